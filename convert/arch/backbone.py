@@ -1,0 +1,158 @@
+"""MobileNetV2 trunk with BatchNorm folded into its convolutions.
+
+Folding at load time makes fine-tuning on small batches stable (no running
+statistics to disturb), saves a fifth of the training time and is what int8
+conversion would do anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import keras
+import numpy as np
+from keras import layers
+
+# (expansion, channels, stride) of blocks 0..16, Sandler et al. 2018, table 2.
+BLOCKS = (
+    [(1, 16, 1)]
+    + [(6, 24, 2), (6, 24, 1)]
+    + [(6, 32, 2)] + [(6, 32, 1)] * 2
+    + [(6, 64, 2)] + [(6, 64, 1)] * 3
+    + [(6, 96, 1)] * 3
+    + [(6, 160, 2)] + [(6, 160, 1)] * 2
+    + [(6, 320, 1)]
+)  # fmt: skip
+
+
+def _round_channels(value: float) -> int:
+    """Nearest multiple of 8, never more than 10 % below ``value`` (as MobileNet does)."""
+    rounded = max(8, int(value + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * value else rounded
+
+
+def _conv(x, filters, kernel, stride, name, relu=True):
+    x = layers.Conv2D(filters, kernel, stride, padding="same", name=name)(x)
+    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+
+
+def mobilenet_v2(image, alpha: float = 1.0, last_block: int = 15) -> dict[str, keras.KerasTensor]:
+    """Apply the trunk to ``image`` (B, H, W, 3) in [-1, 1).
+
+    Returns
+    -------
+    dict
+        Feature maps ``c2`` (stride 4), ``c3`` (8), ``c4`` (16), ``c5`` (32). c3
+        and c4 are the wide expansions inside the stride-2 blocks, as in SSDLite.
+    """
+    x = _conv(image, _round_channels(32 * alpha), 3, 2, "Conv1")
+    features = {}
+    channels = x.shape[-1]
+    for index, (expansion, base, stride) in enumerate(BLOCKS[: last_block + 1]):
+        prefix = f"block_{index}" if index else "expanded_conv"
+        out = _round_channels(base * alpha)
+        skip = x
+        if expansion != 1:
+            x = _conv(x, channels * expansion, 1, 1, f"{prefix}_expand")
+            if index == 6:
+                features["c3"] = x
+            if index == 13:
+                features["c4"] = x
+        x = layers.DepthwiseConv2D(3, stride, padding="same", name=f"{prefix}_depthwise")(x)
+        x = layers.ReLU(6.0, name=f"{prefix}_depthwise_relu")(x)
+        x = _conv(x, out, 1, 1, f"{prefix}_project", relu=False)
+        if stride == 1 and channels == out:
+            x = layers.Add(name=f"{prefix}_add")([skip, x])
+        if index == 2:
+            features["c2"] = x
+        channels = out
+    features["c5"] = x
+    return features
+
+
+def fold_batch_norm(
+    kernel: np.ndarray, stats: Mapping[str, np.ndarray], depthwise: bool, epsilon: float = 1e-3
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fold BatchNorm into the preceding bias-free convolution.
+
+    Parameters
+    ----------
+    kernel : (kh, kw, cin, cout) or, depthwise, (kh, kw, c, 1)
+    stats : mapping with gamma, beta, moving_mean, moving_variance, each (cout,)
+
+    Returns
+    -------
+    kernel, bias : float32 arrays of the convolution that does both at once.
+    """
+    factor = stats["gamma"] / np.sqrt(stats["moving_variance"] + epsilon)
+    shape = (1, 1, -1, 1) if depthwise else (1, 1, 1, -1)
+    folded = kernel * factor.reshape(shape)
+    bias = stats["beta"] - stats["moving_mean"] * factor
+    return folded.astype(np.float32), bias.astype(np.float32)
+
+
+def load_initial_weights(model: keras.Model, path: str | Path) -> list[str]:
+    """Copy tf.keras MobileNetV2 weights (npz, keys ``layer/weight``) into the trunk.
+
+    Parameters
+    ----------
+    model : keras.Model
+        Any model that contains the layers of :func:`mobilenet_v2`.
+    path : path
+        npz with ``Conv1/kernel``, ``bn_Conv1/gamma`` … as saved from
+        ``keras.applications.MobileNetV2(include_top=False)``.
+
+    Returns
+    -------
+    list of str
+        Names of the layers that were filled.
+
+    Raises
+    ------
+    ValueError
+        If a trunk layer has no weights in the file or the shapes differ.
+    """
+    weights = np.load(path)
+    filled = []
+    for layer in model.layers:
+        if not isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):
+            continue
+        if layer.name != "Conv1" and not layer.name.startswith(("expanded_conv_", "block_")):
+            continue
+        norm = "bn_Conv1" if layer.name == "Conv1" else f"{layer.name}_BN"
+        try:
+            kernel = weights[f"{layer.name}/kernel"]
+            stats = {
+                k: weights[f"{norm}/{k}"]
+                for k in ("gamma", "beta", "moving_mean", "moving_variance")
+            }
+        except KeyError as error:
+            raise ValueError(f"{path} has no {error.args[0]}: not MobileNetV2 weights?") from error
+        depthwise = isinstance(layer, layers.DepthwiseConv2D)
+        kernel, bias = fold_batch_norm(kernel, stats, depthwise)
+        if kernel.shape != tuple(layer.kernel.shape):
+            raise ValueError(
+                f"{path}: {layer.name} has shape {kernel.shape}, the model needs "
+                f"{tuple(layer.kernel.shape)} (another alpha?)"
+            )
+        layer.kernel.assign(kernel)
+        layer.bias.assign(bias)
+        filled.append(layer.name)
+    return filled
+
+
+def trunk_layers(model: keras.Model) -> list[keras.layers.Layer]:
+    """Layers of ``model`` that belong to the MobileNetV2 trunk and have weights."""
+    prefixes = ("Conv1", "expanded_conv_", "block_")
+    return [lyr for lyr in model.layers if lyr.weights and lyr.name.startswith(prefixes)]
+
+
+def freeze(model: keras.Model, blocks: int) -> None:
+    """Stop training the stem and blocks 0..``blocks`` (-1: train everything)."""
+    if blocks < 0:
+        return
+    names = ["Conv1", "expanded_conv_"] + [f"block_{i}_" for i in range(1, blocks + 1)]
+    for layer in trunk_layers(model):
+        if layer.name.startswith(tuple(names)):
+            layer.trainable = False

@@ -1,0 +1,40 @@
+"""Shared by the verbs: help layout, choice of images, tables."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+
+IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
+
+
+def formatted(verbs, name: str, text: str, example: str) -> argparse.ArgumentParser:
+    """A subparser whose help ends with an example that works."""
+    return verbs.add_parser(
+        name, help=text, description=text[0].upper() + text[1:] + ".", epilog=example,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+
+
+def calibration_paths(folder: Path, annotations: Path | None, count: int) -> list[Path]:
+    """``count`` images of a folder, spread evenly, the same ones every time.
+
+    Raises
+    ------
+    ValueError
+        If there is none.
+    """
+    if annotations is not None:
+        names = [im["file_name"] for im in json.loads(annotations.read_text())["images"]]
+        paths = [folder / name for name in names if (folder / name).exists()]
+    else:
+        if not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder of images")
+        paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    if not paths:
+        raise ValueError(f"no images found in {folder}")
+    chosen = np.linspace(0, len(paths) - 1, min(count, len(paths))).round().astype(int)
+    return [paths[i] for i in chosen]

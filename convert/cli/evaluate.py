@@ -1,0 +1,86 @@
+"""``edgemask-convert evaluate``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from .common import formatted
+
+EXAMPLE = """example:
+  edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images
+
+Measures a checkpoint (float) or a pack (int8) through edgemask's own pipeline.
+"""
+
+
+def add_parser(verbs) -> None:
+    """Declare the verb."""
+    parser = formatted(verbs, "evaluate", "COCO AP of a checkpoint or a pack", EXAMPLE)
+    parser.add_argument("model", type=Path, help="checkpoint .npz or pack .zip")
+    parser.add_argument("--annotations", required=True, type=Path)
+    parser.add_argument("--images", required=True, type=Path)
+    parser.add_argument("--short-side", type=int, help="shorter side of the input [the model's]")
+    parser.add_argument("--limit", type=int, help="use only the first images")
+    parser.add_argument("--save", type=Path, help="write the figures as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Evaluate and print a table."""
+    from edgemask.evaluate import (
+        MAX_DETECTIONS,
+        SCORE_THRESHOLD,
+        evaluate,
+        load_annotations,
+        predict_dataset,
+    )
+    from tqdm import tqdm
+
+    truth = load_annotations(options.annotations)
+    if options.limit:
+        truth["images"] = truth["images"][: options.limit]
+        kept = {image["id"] for image in truth["images"]}
+        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in kept]
+    pipeline = _pipeline(options.model)
+    bar = tqdm(total=len(truth["images"]), desc="evaluate", disable=not sys.stderr.isatty())
+    results = predict_dataset(
+        lambda rgb: pipeline(rgb, SCORE_THRESHOLD, MAX_DETECTIONS, options.short_side),
+        truth, options.images, lambda done, total: bar.update(),
+    )  # fmt: skip
+    bar.close()
+    classes = [c["id"] for c in pipeline.manifest["classes"]]
+    report = evaluate(results, truth, category_ids=classes)
+    for kind, metrics in report.items():
+        values = "  ".join(f"{k} {'–' if v is None else f'{v:.3f}'}" for k, v in metrics.items())
+        print(f"{kind:5} {values}")
+    if options.save:
+        record = {
+            "model": options.model.name,
+            "dataset": options.annotations.name,
+            "images": len(truth["images"]),
+            "short_side": options.short_side or pipeline.manifest["input"]["short_side"],
+            **report,
+        }
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        options.save.write_text(json.dumps(record, indent=1))
+    return 0
+
+
+def _pipeline(path: Path):
+    """The image → instances function of a checkpoint or of a pack."""
+    if path.suffix == ".npz":
+        from ..checkpoint import load_model
+        from ..keras_stages import float_pipeline
+
+        model, header = load_model(path)
+        return float_pipeline(model, header["classes"])
+    from edgemask.modelpack import load_pack
+    from edgemask.pipeline import Pipeline
+    from edgemask.runtime import Stage
+
+    pack = load_pack(path)
+    stages = {name: Stage(data, pack.stage_spec(name)) for name, data in pack.stages.items()}
+    return Pipeline(pack.manifest, stages)

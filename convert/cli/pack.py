@@ -1,0 +1,92 @@
+"""``edgemask-convert pack``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+from .common import formatted
+
+EXAMPLE = """example:
+  edgemask-convert evaluate build/people.zip --annotations dev.json --images images --save int8.json
+  edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images --save float.json
+  edgemask-convert pack build/people.zip --int8 int8.json --float float.json --version 1 \\
+      --description "person masks" --license Apache-2.0 --out people.zip
+
+Refuses a pack that loses more accuracy against its float parent than --max-drop.
+"""
+
+
+def add_parser(verbs) -> None:
+    """Declare the verb."""
+    parser = formatted(verbs, "pack", "add measurements and a licence, and write the final pack",
+                       EXAMPLE)  # fmt: skip
+    parser.add_argument("pack", type=Path, help="what quantize wrote")
+    parser.add_argument("--int8", required=True, type=Path, help="evaluate --save of this pack")
+    parser.add_argument("--float", required=True, type=Path, dest="parent",
+                        help="evaluate --save of its float parent")  # fmt: skip
+    parser.add_argument("--max-drop", type=float, default=0.005,
+                        help="largest loss of mask AP that is accepted [%(default)s]")  # fmt: skip
+    parser.add_argument("--version", required=True)
+    parser.add_argument("--description", required=True)
+    parser.add_argument("--license", required=True)
+    parser.add_argument("--credit", action="append", default=[], help="may be repeated")
+    parser.add_argument("--note", action="append", default=[], metavar="KEY=VALUE",
+                        help="added to the training record; may be repeated")  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path)
+    parser.set_defaults(run=run)
+
+
+class PackRefused(ValueError):
+    """The pack is worse than its bound allows."""
+
+
+def run(options: argparse.Namespace) -> int:
+    """Check the accuracy drop and write the pack."""
+    from edgemask.modelpack import load_pack
+
+    from ..packfile import write_pack
+
+    pack = load_pack(options.pack)
+    measured = {}
+    for key, path in (("int8", options.int8), ("float", options.parent)):
+        measured[key] = json.loads(path.read_text())
+    drop = check_drop(measured["int8"], measured["float"], options.max_drop)
+    notes = dict(item.split("=", 1) for item in options.note)
+    manifest = dict(pack.manifest) | {
+        "version": options.version,
+        "description": options.description,
+        "license": options.license,
+        "credits": options.credit,
+        "training": dict(pack.manifest["training"]) | notes,
+        "metrics": measured,
+    }
+    write_pack(options.out, manifest, dict(pack.stages))
+    size = options.out.stat().st_size / 1e6
+    print(f"{options.out}: {size:.2f} MB, mask AP {measured['int8']['segm']['AP']:.3f} "
+          f"(float {measured['float']['segm']['AP']:.3f}, drop {drop:+.4f})")  # fmt: skip
+    return 0
+
+
+def check_drop(int8: dict, parent: dict, limit: float) -> float:
+    """Float minus int8 mask AP.
+
+    Raises
+    ------
+    PackRefused
+        If it exceeds ``limit``, or the two were measured on different images.
+    """
+    for key in ("dataset", "images", "short_side"):
+        if int8.get(key) != parent.get(key):
+            raise PackRefused(
+                f"int8 and float were measured differently: {key} is {int8.get(key)} and "
+                f"{parent.get(key)}; evaluate both in the same way"
+            )
+    drop = parent["segm"]["AP"] - int8["segm"]["AP"]
+    if drop > limit:
+        raise PackRefused(
+            f"int8 loses {drop:.4f} mask AP against its float parent, more than {limit}: calibrate "
+            "on more images, fine-tune, or accept it with --max-drop"
+        )
+    return drop

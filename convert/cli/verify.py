@@ -1,0 +1,64 @@
+"""``edgemask-convert verify``."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from .common import calibration_paths, formatted
+
+EXAMPLE = """example:
+  edgemask-convert verify build/people.zip --float runs/people/model.npz --images images
+
+Exit status 1 if a stage is not one XNNPACK partition, or int8 and float disagree.
+"""
+
+
+def add_parser(verbs) -> None:
+    """Declare the verb."""
+    parser = formatted(verbs, "verify", "prove that a pack runs delegated and equals its float parent",
+                       EXAMPLE)  # fmt: skip
+    parser.add_argument("pack", type=Path)
+    parser.add_argument("--float", type=Path, dest="parent", help="the float checkpoint")
+    parser.add_argument("--images", type=Path, help="folder of photographs to compare on")
+    parser.add_argument("--annotations", type=Path, help="use only images that this COCO file lists")
+    parser.add_argument("--count", type=int, default=40, help="images to compare on [%(default)s]")
+    parser.add_argument("--save", type=Path, help="write the figures as JSON")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Verify, print a table, return the verdict."""
+    from edgemask.modelpack import load_pack
+
+    from ..checkpoint import load_model
+    from ..quantize import load_images
+    from ..verify import verify
+
+    if options.parent and not options.images:
+        raise ValueError("--float needs --images: photographs to compare the two networks on")
+    model, images = None, []
+    if options.parent:
+        model = load_model(options.parent)[0]
+        images = load_images(calibration_paths(options.images, options.annotations, options.count))
+    result = verify(load_pack(options.pack), model, images)
+    for stage, sizes in result.partitions.items():
+        for size, (count, outside) in sizes.items():
+            print(f"{stage:10} {size:14} partitions {count}  outside {len(outside)}")
+    for tensor, decibel in result.signal.items():
+        print(f"{tensor:28} {decibel:5.1f} dB over its int8 error")
+    if result.end_to_end:
+        e = result.end_to_end
+        print(
+            f"detections: float {e['float']}, int8 {e['int8']}, agreeing {e['matched']:.1%}, "
+            f"mask IoU {e['mask_iou']:.3f}"
+        )
+    if options.save:
+        options.save.parent.mkdir(parents=True, exist_ok=True)
+        options.save.write_text(json.dumps(dataclasses.asdict(result), indent=1))
+    for failure in result.failures:
+        print(f"FAILED  {failure}")
+    print("verified" if not result.failures else f"{len(result.failures)} checks failed")
+    return 1 if result.failures else 0

@@ -1,0 +1,127 @@
+"""Which anchor and which RoI learns what: ATSS assignment and RoI sampling."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import tensorflow as tf
+
+from . import boxes_tf as bx
+
+
+class AnchorTargets(NamedTuple):
+    """Per anchor: matched object, positive flag, weight as a negative."""
+
+    matched: tf.Tensor  # (B, A) int32 index of the object
+    positive: tf.Tensor  # (B, A) bool
+    negative: tf.Tensor  # (B, A) float32 0/1
+
+
+class RoISample(NamedTuple):
+    """Fixed-size sample of regions for the second stage."""
+
+    boxes: tf.Tensor  # (B, R, 4)
+    matched: tf.Tensor  # (B, R) int32
+    positive: tf.Tensor  # (B, R) float32 0/1
+    weight: tf.Tensor  # (B, R) float32 0/1, 0 for padding
+
+
+def _ignored(boxes, ignore):
+    """(B, N, 4), (B, K, 4) → (B, N) bool: mostly inside an ignore region."""
+    return tf.reduce_max(bx.pairwise_ioa(boxes, ignore), axis=-1) > 0.5
+
+
+def assign_anchors(
+    anchors, level_sizes: list[int], boxes, valid, ignore, exhaustive, candidates: int = 9
+) -> AnchorTargets:
+    """Adaptive training sample selection (Zhang et al. 2020).
+
+    For every object the ``candidates`` anchors nearest to its centre are taken
+    on each level; those whose IoU exceeds mean + standard deviation of the
+    candidates' IoU, and whose centre lies inside the object, are positive. An
+    anchor claimed by several objects goes to the one with the highest IoU.
+
+    Parameters
+    ----------
+    anchors : (A, 4) float32
+    level_sizes : anchors per level, summing to A
+    boxes : (B, G, 4) float32
+    valid : (B, G) float32
+    ignore : (B, K, 4) float32 regions where nothing is learnt as background
+    exhaustive : (B,) float32; 0 means unlabelled objects may exist: no negatives
+    """
+    iou = bx.pairwise_iou(boxes, anchors[None])  # (B, G, A)
+    centre = 0.5 * (anchors[:, :2] + anchors[:, 2:])
+    object_centre = 0.5 * (boxes[..., :2] + boxes[..., 2:])
+    distance = tf.reduce_sum(tf.square(object_centre[:, :, None] - centre), -1)
+    near = []
+    for part in tf.split(distance, level_sizes, axis=-1):
+        k = min(candidates, part.shape[-1])
+        kth = -tf.math.top_k(-part, k).values[..., -1:]
+        near.append(part <= kth)
+    near_f = tf.cast(tf.concat(near, axis=-1), tf.float32)
+    count = tf.reduce_sum(near_f, -1, keepdims=True)
+    mean = tf.reduce_sum(iou * near_f, -1, keepdims=True) / count
+    variance = tf.reduce_sum(tf.square(iou - mean) * near_f, -1, keepdims=True) / count
+    x, y = centre[:, 0], centre[:, 1]
+    inside = (
+        (x > boxes[..., 0:1]) & (x < boxes[..., 2:3]) & (y > boxes[..., 1:2]) & (y < boxes[..., 3:])
+    )
+    chosen = (
+        (near_f > 0) & inside & (iou >= mean + tf.sqrt(variance)) & (valid[..., None] > 0)
+    )
+    # Small objects may cover no anchor centre at all: they keep their single best anchor.
+    best = iou >= tf.reduce_max(iou, -1, keepdims=True)
+    lonely = ~tf.reduce_any(chosen, -1, keepdims=True) & (valid[..., None] > 0)
+    chosen |= lonely & best & (iou > 0)
+    score = tf.where(chosen, iou, -1.0)
+    matched = tf.argmax(score, axis=1, output_type=tf.int32)
+    positive = tf.reduce_max(score, axis=1) >= 0
+    tiled = tf.broadcast_to(anchors[None], (tf.shape(boxes)[0], *anchors.shape))
+    negative = ~positive & ~_ignored(tiled, ignore) & (exhaustive[:, None] > 0)
+    return AnchorTargets(matched, positive, tf.cast(negative, tf.float32))
+
+
+def _jitter(boxes, seed, strength: float = 0.12):
+    """Shift every edge by up to ``strength`` of the side: a perfect box teaches no refinement."""
+    size = tf.tile(boxes[..., 2:] - boxes[..., :2], [1, 1, 2])
+    noise = tf.random.stateless_uniform(tf.shape(boxes), seed, -strength, strength)
+    return tf.maximum(boxes + noise * size, 0.0)
+
+
+def sample_rois(
+    proposals, boxes, valid, ignore, exhaustive, count: int, max_positive: int, seed
+) -> RoISample:
+    """Draw ``count`` regions per image from proposals and slightly moved objects.
+
+    Positive: IoU ≥ 0.5 with an object. At most ``max_positive`` of them, the
+    rest negatives; where too few exist the remaining slots get weight 0.
+
+    Parameters
+    ----------
+    proposals : (B, P, 4) float32; all-zero rows are padding
+    boxes, valid, ignore, exhaustive : as in :func:`assign_anchors`
+    seed : (2,) int32 for the stateless generator
+    """
+    rois = tf.concat([proposals, _jitter(boxes, seed + 7)], axis=1)
+    real = bx.area(rois) > 1.0
+    iou = bx.pairwise_iou(rois, boxes) * valid[:, None]
+    matched = tf.argmax(iou, -1, output_type=tf.int32)
+    positive = (tf.reduce_max(iou, -1) >= 0.5) & real
+    negative = ~positive & real & ~_ignored(rois, ignore) & (exhaustive[:, None] > 0)
+    noise = tf.random.stateless_uniform(tf.shape(positive), seed)
+    order = tf.where(positive, noise, -1.0)
+    kth = tf.math.top_k(order, max_positive).values[:, -1:]
+    kept = positive & (order >= kth)
+    rank = tf.where(kept, 2.0 + noise, tf.where(negative, 1.0 + noise, 0.0))
+    chosen = tf.math.top_k(rank, count)
+
+    def take(x):
+        return tf.gather(x, chosen.indices, batch_dims=1)
+
+    return RoISample(
+        take(rois),
+        take(matched),
+        tf.cast(chosen.values >= 2.0, tf.float32),
+        tf.cast(chosen.values >= 1.0, tf.float32),
+    )

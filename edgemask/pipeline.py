@@ -1,0 +1,198 @@
+"""One frame through the three stages, whatever runs them.
+
+:class:`Pipeline` only needs stages that have ``run`` and ``quantization``. On the device those
+are TFLite interpreters; the toolchain passes Keras models instead and thereby measures a float
+network with exactly the code that will run on the Pi.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemask.geometry import InputSize, fit_input, resize
+from edgemask.instances import Instances
+from edgemask.masks import paste
+from edgemask.postprocess import (
+    Detections,
+    detections,
+    mask_probabilities,
+    proposals,
+    rescore,
+)
+from edgemask.roi_align import assign_levels, roi_align
+
+__all__ = ["Pipeline", "StageLike"]
+
+Floats = NDArray[np.float32]
+
+
+class StageLike(Protocol):
+    """What the pipeline needs of a stage."""
+
+    def run(self, **arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
+        """Inputs by name → outputs by name, valid until the next call."""
+
+    def quantization(self, name: str) -> tuple[float, int]:
+        """(scale, zero point) of a tensor; (1.0, 0) for float32."""
+
+
+class _Clock:
+    """Wall-clock milliseconds per named step."""
+
+    def __init__(self) -> None:
+        self.times: dict[str, float] = {}
+        self._start = self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.times[name] = (now - self._last) * 1e3
+        self._last = now
+
+    def stop(self) -> dict[str, float]:
+        self.times["total"] = (time.perf_counter() - self._start) * 1e3
+        return self.times
+
+
+class Pipeline:
+    """Runs image → instances on three stages.
+
+    Parameters
+    ----------
+    manifest : mapping
+        A pack's ``model.json``.
+    stages : mapping of str to StageLike
+        ``backbone``, ``box_head`` and ``mask_head``.
+    """
+
+    def __init__(self, manifest: Mapping[str, Any], stages: Mapping[str, StageLike]) -> None:
+        self.manifest = manifest
+        self.stages = stages
+        self.timings: dict[str, float] = {}
+        self._ids = np.array([c["id"] for c in manifest["classes"]], np.int32)
+        self._names = [c["name"] for c in manifest["classes"]]
+
+    def __call__(
+        self,
+        rgb: NDArray[np.uint8],
+        score_threshold: float = 0.5,
+        max_detections: int = 20,
+        short_side: int | None = None,
+    ) -> Instances:
+        """Segment one image, uint8 RGB (H, W, 3)."""
+        clock = _Clock()
+        spec = self.manifest["input"]
+        size = fit_input(
+            rgb.shape[0], rgb.shape[1], short_side or spec["short_side"], spec["stride"],
+            spec["max_aspect"],
+        )  # fmt: skip
+        image = self._quantized_image(resize(rgb, size))
+        clock.lap("resize")
+        features = self.stages["backbone"].run(image=image)
+        clock.lap("backbone")
+        rois = proposals(
+            features, self.stages["backbone"].quantization, self.manifest["rpn"], *size.network
+        )
+        clock.lap("proposals")
+        found = self._box_stage(features, rois, size, score_threshold, max_detections, clock)
+        instances = self._mask_stage(features, found, size, score_threshold, clock)
+        self.timings = clock.stop()
+        return instances
+
+    def _quantized_image(self, rgb: NDArray[np.uint8]) -> NDArray[Any]:
+        spec = self.manifest["input"]
+        scale, zero_point = self.stages["backbone"].quantization("image")
+        if scale == 1 / 128 and zero_point == 0 and spec["mean"] == spec["std"] == 128:
+            # (x - 128) / 128 in steps of 1/128 is x - 128: flipping the top bit does just that.
+            return np.bitwise_xor(rgb, np.uint8(0x80)).view(np.int8)[None]
+        values = (rgb.astype(np.float32) - np.float32(spec["mean"])) / np.float32(spec["std"])
+        if (scale, zero_point) == (1.0, 0):
+            return values[None]
+        steps = np.rint(values / np.float32(scale)) + np.float32(zero_point)
+        return np.clip(steps, -128, 127).astype(np.int8)[None]
+
+    def _pool(self, features: Mapping[str, NDArray[Any]], boxes: Floats, head: str) -> NDArray[Any]:
+        """RoIAlign for one head, in that head's input quantization."""
+        roi = self.manifest["roi"]
+        settings = roi[head]
+        names = settings["features"]
+        strides = dict(zip(roi["features"], roi["strides"], strict=True))
+        scale, zero_point = self.stages["backbone"].quantization(names[0])
+        pooled = roi_align(
+            [features[name] for name in names], boxes,
+            assign_levels(boxes, settings["level_thresholds"]), [strides[n] for n in names],
+            settings["output_size"], settings["sampling_ratio"], zero_point,
+        )  # fmt: skip
+        wanted, offset = self.stages[f"{head}_head"].quantization("rois")
+        if scale != wanted:
+            pooled *= np.float32(scale / wanted)
+        if (wanted, offset) == (1.0, 0):  # a float head
+            return pooled
+        if offset:
+            pooled += np.float32(offset)
+        np.rint(pooled, out=pooled)
+        return np.clip(pooled, -128, 127, out=pooled).astype(np.int8)
+
+    def _box_stage(
+        self,
+        features: Mapping[str, NDArray[Any]],
+        rois: Floats,
+        size: InputSize,
+        score_threshold: float,
+        max_detections: int,
+        clock: _Clock,
+    ) -> Detections:
+        if not len(rois):
+            return Detections(rois, np.zeros(0, np.float32), np.zeros(0, np.int64))
+        pooled = self._pool(features, rois, "box")
+        clock.lap("roi_align")
+        head = self.stages["box_head"]
+        raw = head.run(rois=pooled)
+        clock.lap("box_head")
+        found = detections(
+            raw["logits"], raw["deltas"], head.quantization, rois, self.manifest["detections"],
+            *size.network, score_threshold, max_detections,
+        )  # fmt: skip
+        clock.lap("nms")
+        return found
+
+    def _mask_stage(
+        self,
+        features: Mapping[str, NDArray[Any]],
+        found: Detections,
+        size: InputSize,
+        score_threshold: float,
+        clock: _Clock,
+    ) -> Instances:
+        if not len(found.boxes):  # an empty batch would crash an interpreter
+            return Instances.empty(*size.image)
+        spec = self.manifest["mask"]
+        pooled = self._pool(features, found.boxes, "mask")
+        clock.lap("mask_roi_align")
+        head = self.stages["mask_head"]
+        raw = head.run(rois=pooled)["logits"]
+        clock.lap("mask_head")
+        probabilities = mask_probabilities(
+            raw, head.quantization, found.classes, spec["class_agnostic"]
+        )
+        scores = found.scores
+        if spec["rescore"]:
+            scores = rescore(scores, probabilities, spec["threshold"])
+        order = np.argsort(-scores, kind="stable")
+        order = order[scores[order] >= score_threshold]
+        boxes = size.to_image(found.boxes[order])
+        masks = paste(probabilities[order], boxes, *size.image, spec["threshold"])
+        classes = found.classes[order]
+        instances = Instances(
+            boxes=boxes,
+            scores=scores[order],
+            class_ids=self._ids[classes],
+            masks=masks,
+            class_names=[self._names[c] for c in classes],
+        )
+        clock.lap("paste")
+        return instances

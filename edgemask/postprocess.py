@@ -1,0 +1,170 @@
+"""What happens between the three networks: pure functions on arrays.
+
+raw RPN outputs → :func:`proposals` → box head → :func:`detections` → mask head →
+:func:`mask_probabilities`. All boxes here are in pixels of the network's input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgemask import boxes as bx
+from edgemask.anchors import pyramid_anchors
+from edgemask.nms import batched_nms, nms
+from edgemask.quant import dequantize, lookup, sigmoid, sigmoid_table, top_k
+
+__all__ = ["Detections", "detections", "mask_probabilities", "proposals", "rescore"]
+
+Floats = NDArray[np.float32]
+Quantization = Callable[[str], tuple[float, int]]
+
+MIN_SIDE = np.float32(1.0)  # smaller proposals hold no object that the network could see
+
+
+class Detections(NamedTuple):
+    """Boxes of the second stage, best first.
+
+    Attributes
+    ----------
+    boxes : ndarray of float32, shape (N, 4)
+    scores : ndarray of float32, shape (N,)
+    classes : ndarray of int64, shape (N,), index into the pack's classes
+    """
+
+    boxes: Floats
+    scores: Floats
+    classes: NDArray[np.int64]
+
+
+def proposals(
+    outputs: Mapping[str, NDArray[Any]],
+    quantization: Quantization,
+    rpn: Mapping[str, Any],
+    height: int,
+    width: int,
+) -> Floats:
+    """Turn the RPN's raw outputs into proposals.
+
+    Parameters
+    ----------
+    outputs : mapping of str to ndarray
+        ``rpn_logits_L`` (1, H, W, A) and ``rpn_deltas_L`` (1, H, W, 4A) per level L, raw.
+    quantization : callable
+        Output name → (scale, zero point).
+    rpn : mapping
+        The pack's ``rpn`` section.
+    height, width : int
+        Size of the network's input.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, 4)
+        At most ``post_nms`` boxes by descending objectness.
+    """
+    levels: Sequence[str] = rpn["levels"]
+    logits = [outputs[f"rpn_logits_{level}"] for level in levels]
+    params = [quantization(f"rpn_logits_{level}") for level in levels]
+    shapes = [(logit.shape[1], logit.shape[2]) for logit in logits]
+    anchors = pyramid_anchors(shapes, rpn["strides"], rpn["anchor_sizes"], rpn["anchor_ratios"])
+    chosen, scores = top_k(logits, params, rpn["pre_nms"])
+    deltas = np.empty((len(chosen), 4), np.float32)
+    start = 0
+    for level, logit in zip(levels, logits, strict=True):
+        here = (chosen >= start) & (chosen < start + logit.size)
+        name = f"rpn_deltas_{level}"
+        raw = outputs[name].reshape(-1, 4)[chosen[here] - start]
+        deltas[here] = dequantize(raw, *quantization(name))
+        start += logit.size
+    decoded = bx.clip(bx.decode(deltas, anchors[chosen], rpn["box_weights"]), height, width)
+    visible = (decoded[:, 2:] - decoded[:, :2] >= MIN_SIDE).all(axis=1)
+    if not visible.all():
+        decoded, scores = decoded[visible], scores[visible]
+    return decoded[nms(decoded, scores, rpn["nms_threshold"], rpn["post_nms"])]
+
+
+def detections(
+    logits: NDArray[Any],
+    deltas: NDArray[Any],
+    quantization: Quantization,
+    rois: Floats,
+    settings: Mapping[str, Any],
+    height: int,
+    width: int,
+    score_threshold: float,
+    max_detections: int,
+) -> Detections:
+    """Turn the box head's raw outputs into detections.
+
+    Parameters
+    ----------
+    logits, deltas : ndarray, shapes (N, C) and (N, 4), raw
+        One sigmoid per class; boxes are the same for all classes.
+    quantization : callable
+        ``logits`` / ``deltas`` → (scale, zero point).
+    rois : ndarray of float32, shape (N, 4)
+    settings : mapping
+        The pack's ``detections`` section.
+    height, width : int
+        Size of the network's input.
+    score_threshold : float
+    max_detections : int
+    """
+    scores = sigmoid(dequantize(logits, *quantization("logits")))
+    roi, classes = np.nonzero(scores >= score_threshold)
+    steps = dequantize(deltas, *quantization("deltas"))
+    refined = bx.clip(bx.decode(steps, rois, settings["box_weights"]), height, width)
+    refined, kept_scores = refined[roi], scores[roi, classes]
+    kept = batched_nms(
+        refined, kept_scores, classes, settings["nms_threshold"], max_output=max_detections
+    )
+    return Detections(refined[kept], kept_scores[kept], classes[kept])
+
+
+def mask_probabilities(
+    logits: NDArray[Any],
+    quantization: Quantization,
+    classes: NDArray[np.int64],
+    class_agnostic: bool,
+) -> Floats:
+    """Select each detection's channel and apply the sigmoid.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (N, S, S, K), raw
+        K is 1 or the number of classes.
+
+    Returns
+    -------
+    ndarray of float32, shape (N, S, S), in [0, 1]
+    """
+    own = logits[..., 0] if class_agnostic else logits[np.arange(len(classes)), :, :, classes]
+    if own.dtype == np.int8:
+        return lookup(own, sigmoid_table(*quantization("logits")))
+    return sigmoid(own)
+
+
+def rescore(scores: Floats, probabilities: Floats, threshold: float) -> Floats:
+    """Multiply each score by the mean probability inside its mask.
+
+    A mask that the network is unsure of is seldom a good one (the mask score of PANet and
+    SOLO); it raises mask AP for the price of one mean.
+
+    Parameters
+    ----------
+    scores : ndarray of float32, shape (N,)
+    probabilities : ndarray of float32, shape (N, S, S)
+    threshold : float
+        Cells at or above it are inside.
+
+    Returns
+    -------
+    ndarray of float32, shape (N,)
+    """
+    inside = probabilities >= threshold
+    count = inside.sum(axis=(1, 2), dtype=np.float32)
+    total = np.einsum("nij,nij->n", probabilities, inside, dtype=np.float32)
+    return scores * total / np.maximum(count, np.float32(1))

@@ -1,0 +1,110 @@
+"""The class that users meet: a model pack, ready to segment images."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from edgemask.errors import InputError
+from edgemask.images import as_rgb
+from edgemask.instances import Instances
+from edgemask.modelpack import ModelPack, load_pack
+from edgemask.pipeline import Pipeline
+from edgemask.runtime import Stage, default_threads
+
+__all__ = ["Segmenter"]
+
+
+class Segmenter:
+    """Segments images with a model pack.
+
+    Parameters
+    ----------
+    model : str, path or ModelPack
+        A bundled name (``"people"``) or the path of a pack.
+    threads : int, optional
+        Threads of the runtime; None uses every CPU this process may use.
+    score_threshold : float
+        Instances below are dropped, in [0, 1].
+    max_detections : int
+        At most this many instances per image, 1 or more.
+    short_side : int, optional
+        Shorter side of the network's input in pixels; None takes the pack's. Larger finds
+        smaller objects and takes longer.
+
+    Attributes
+    ----------
+    pack : ModelPack
+    timings : dict of str to float
+        Milliseconds per stage of the last frame; ``total`` is the sum.
+
+    Raises
+    ------
+    ModelError
+        The pack is missing, damaged, or does not run here.
+    RuntimeUnavailable
+        No TFLite runtime works here.
+    InputError
+        A parameter is out of range.
+
+    Examples
+    --------
+    >>> from edgemask import Segmenter
+    >>> segmenter = Segmenter(score_threshold=0.6)
+    >>> instances = segmenter("photo.jpg")  # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        model: str | os.PathLike[str] | ModelPack = "people",
+        *,
+        threads: int | None = None,
+        score_threshold: float = 0.5,
+        max_detections: int = 20,
+        short_side: int | None = None,
+    ) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise InputError(f"score_threshold is {score_threshold}; give a number from 0 to 1")
+        if max_detections < 1:
+            raise InputError(f"max_detections is {max_detections}; give 1 or more")
+        self.pack = model if isinstance(model, ModelPack) else load_pack(model)
+        stride = self.pack.input["stride"]
+        if short_side is not None and not stride <= short_side <= 4096:
+            raise InputError(f"short_side is {short_side}; give {stride} to 4096")
+        self.threads = default_threads() if threads is None else threads
+        self.score_threshold = score_threshold
+        self.max_detections = max_detections
+        self.short_side = short_side
+        self.stages = {
+            name: Stage(content, self.pack.stage_spec(name), self.threads, name=name)
+            for name, content in self.pack.stages.items()
+        }
+        self._pipeline = Pipeline(self.pack.manifest, self.stages)
+
+    def __call__(self, image: Any) -> Instances:
+        """Segment one image.
+
+        Parameters
+        ----------
+        image : ndarray of uint8, shape (H, W, 3), RGB; or PIL.Image; or path
+
+        Returns
+        -------
+        Instances
+            In pixels of that image, best first.
+
+        Raises
+        ------
+        InputError
+            An array of another dtype or shape.
+        SourceError
+            A path that cannot be read as an image.
+        """
+        return self._pipeline(
+            as_rgb(image), self.score_threshold, self.max_detections, self.short_side
+        )
+
+    @property
+    def timings(self) -> dict[str, float]:
+        """Milliseconds per stage of the last frame; empty before the first."""
+        return self._pipeline.timings

@@ -86,7 +86,8 @@ def make_sample(
         ``image`` (S, S, 3) uint8; ``boxes`` (G, 4) f32 in crop pixels; ``labels``
         (G,) i32; ``valid``, ``has_mask`` (G,) f32 flags; ``bitmaps`` (G, 64, 64)
         uint8 relative to ``full_boxes`` (G, 4) f32, the boxes before cropping;
-        ``ignore`` (K, 4) f32; ``labeled`` (C,) f32; ``exhaustive`` () f32.
+        ``ignore`` (K, 4) f32; ``labeled`` (C,) f32; ``exhaustive`` () f32;
+        ``image_id`` () i64.
     """
     rng = np.random.default_rng(seed)
     crop = config.crop
@@ -129,6 +130,7 @@ def make_sample(
         "ignore": np.zeros((MAX_IGNORE, 4), np.float32),
         "labeled": record.labeled.astype(np.float32),
         "exhaustive": np.float32(record.exhaustive),
+        "image_id": np.int64(record.image_id),
     }
     n = len(keep)
     sample["boxes"][:n] = visible[keep]

@@ -161,9 +161,7 @@ def _fill(cls: type, values: dict[str, Any], where: str) -> Any:
         if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         if type(value) is not type(default):
-            raise ConfigError(
-                f"{where}{key} must be {type(default).__name__}, found {value!r}"
-            )
+            raise ConfigError(f"{where}{key} must be {type(default).__name__}, found {value!r}")
         made[key] = value
     return cls(**made)
 

@@ -147,7 +147,8 @@ class CocoDataset:
         unknown = [c for c in self.classes if c not in self.category_names]
         if unknown:
             raise DatasetError(
-                f"class ids {unknown} are not in {annotations}; it has {sorted(self.category_names)}"
+                f"class ids {unknown} are not in {annotations}; it has "
+                f"{sorted(self.category_names)}"
             )
         self._index = {c: i for i, c in enumerate(self.classes)}
         self._check_ids(data)
@@ -177,7 +178,9 @@ class CocoDataset:
             counts = Counter(item["id"] for item in data[key])
             twice = [i for i, n in counts.items() if n > 1]
             if twice:
-                raise DatasetError(f"{self.path}: {key} id {twice[0]} occurs {counts[twice[0]]} times")
+                raise DatasetError(
+                    f"{self.path}: {key} id {twice[0]} occurs {counts[twice[0]]} times"
+                )
         known = {im["id"] for im in data["images"]}
         lost = [a["id"] for a in data["annotations"] if a["image_id"] not in known]
         if lost:
@@ -232,9 +235,7 @@ class CocoDataset:
             boxes.append(inside)
             labels.append(self._index[annotation["category_id"]])
             has_mask.append(bitmap is not None)
-            bitmaps.append(
-                np.zeros((MASK_SIZE, MASK_SIZE), np.uint8) if bitmap is None else bitmap
-            )
+            bitmaps.append(np.zeros((MASK_SIZE, MASK_SIZE), np.uint8) if bitmap is None else bitmap)
         labeled = info.get("labeled_cats", self.classes)
         return Record(
             image_id=info["id"],

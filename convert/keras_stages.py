@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from edgemask.pipeline import Pipeline
 
 from .arch.model import MaskRCNN

@@ -32,7 +32,9 @@ def read_image(record: Record) -> Image.Image:
         with Image.open(io.BytesIO(record.path.read_bytes())) as image:
             rgb = image.convert("RGB")
     except (OSError, ValueError) as error:
-        raise DatasetError(f"image {record.image_id}: cannot decode {record.path}: {error}") from error
+        raise DatasetError(
+            f"image {record.image_id}: cannot decode {record.path}: {error}"
+        ) from error
     if rgb.size != (record.width, record.height):
         raise DatasetError(
             f"image {record.image_id}: {record.path} is {rgb.width}x{rgb.height}, the "

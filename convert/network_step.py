@@ -15,7 +15,22 @@ from .targets import assign_anchors, sample_rois
 
 
 def propose(logits, deltas, anchors, image_size: int, count: int, threshold: float):
-    """Decode, clip and NMS: (B, A) logits, (B, A, 4) deltas → boxes (B, A, 4), proposals (B, P, 4)."""
+    """Decode, clip and NMS the RPN's outputs.
+
+    Parameters
+    ----------
+    logits : (B, A)
+    deltas : (B, A, 4)
+    anchors : (A, 4)
+    image_size : side of the square input in pixels
+    count : proposals per image, P
+    threshold : IoU threshold of the NMS
+
+    Returns
+    -------
+    boxes : (B, A, 4), differentiable
+    proposals : (B, P, 4), without a gradient, padded with zeros
+    """
     decoded = bx.decode(deltas, anchors, [1.0] * 4)
     clipped = bx.clip(tf.stop_gradient(decoded), image_size, image_size)
     yxyx = tf.gather(clipped, [1, 0, 3, 2], axis=-1)
@@ -43,7 +58,10 @@ class StepLosses:
         shapes = [(-(-size // s), -(-size // s)) for s in RPN_STRIDES]
         self.anchors = tf.constant(
             pyramid_anchors(
-                tuple(shapes), RPN_STRIDES, model.anchor_sizes, tuple(config.model.rpn.anchor_ratios)
+                tuple(shapes),
+                RPN_STRIDES,
+                model.anchor_sizes,
+                tuple(config.model.rpn.anchor_ratios),
             )
         )
         ratios = len(config.model.rpn.anchor_ratios)

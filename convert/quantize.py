@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
 from edgemask.geometry import fit_input, resize
 from edgemask.pipeline import Pipeline
 from edgemask.runtime import Stage
@@ -58,9 +59,7 @@ def convert_stage(
     keras_model = model.stages[stage]
     name = INPUTS[stage]
 
-    @tf.function(
-        input_signature=[tf.TensorSpec(_input_shape(model, stage), tf.float32, name=name)]
-    )
+    @tf.function(input_signature=[tf.TensorSpec(_input_shape(model, stage), tf.float32, name=name)])
     def serve(x):
         return keras_model(x, training=False)
 
@@ -87,9 +86,7 @@ def convert_stage(
     return converter.convert()
 
 
-def image_samples(
-    images: Sequence[np.ndarray], manifest: dict[str, Any]
-) -> Iterator[np.ndarray]:
+def image_samples(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> Iterator[np.ndarray]:
     """Calibration inputs of the first stage: (1, H, W, 3) float32 in [-1, 1).
 
     One pixel is set to black and one to white, so that the input's range is
@@ -166,9 +163,7 @@ def quantize_model(
     stages = {"backbone": convert_stage(model, "backbone", list(image_samples(images, manifest)))}
     specs = {"backbone": stage_spec("backbone", stages["backbone"])}
     check_common_scale(manifest, specs["backbone"])
-    recorders = {
-        name: _Recorder(model.stages[name], name) for name in ("box_head", "mask_head")
-    }
+    recorders = {name: _Recorder(model.stages[name], name) for name in ("box_head", "mask_head")}
     pipeline = Pipeline(
         manifest, {"backbone": Stage(stages["backbone"], specs["backbone"]), **recorders}
     )

@@ -15,7 +15,10 @@ from . import boxes_tf as bx
 def assign_levels(boxes, thresholds: list[float]):
     """(..., 4) → (...) int32: how many thresholds sqrt(area) reaches."""
     side = tf.sqrt(bx.area(boxes))
-    return tf.add_n([tf.cast(side >= t, tf.int32) for t in thresholds] or [tf.zeros_like(side, tf.int32)])
+    level = tf.zeros_like(side, tf.int32)
+    for threshold in thresholds:
+        level += tf.cast(side >= threshold, tf.int32)
+    return level
 
 
 def _sample(canvas, start, step, image_index, count: int):

@@ -67,9 +67,7 @@ def assign_anchors(
     inside = (
         (x > boxes[..., 0:1]) & (x < boxes[..., 2:3]) & (y > boxes[..., 1:2]) & (y < boxes[..., 3:])
     )
-    chosen = (
-        (near_f > 0) & inside & (iou >= mean + tf.sqrt(variance)) & (valid[..., None] > 0)
-    )
+    chosen = (near_f > 0) & inside & (iou >= mean + tf.sqrt(variance)) & (valid[..., None] > 0)
     # Small objects may cover no anchor centre at all: they keep their single best anchor.
     best = iou >= tf.reduce_max(iou, -1, keepdims=True)
     lonely = ~tf.reduce_any(chosen, -1, keepdims=True) & (valid[..., None] > 0)

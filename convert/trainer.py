@@ -101,12 +101,16 @@ class Trainer:
         # A short memory at first, so that the average forgets the random start.
         decay = min(t.ema_decay, (1 + self.step) / (10 + self.step))
         seed = tf.constant([t.seed, self.step], tf.int32)
-        tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items()}
+        images = batch["image_id"].tolist()
+        tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "image_id"}
         loss = self._train_step(tensors, seed, tf.constant(decay, tf.float32))
         values = {k: float(v) for k, v in loss.items()}
         if not math.isfinite(values["total"]):
             parts = ", ".join(f"{k}={v:.3g}" for k, v in values.items())
-            raise TrainingError(f"the loss is not finite at step {self.step}: {parts}")
+            raise TrainingError(
+                f"the loss is not finite at step {self.step} (images {images}): {parts}; look at "
+                "these images, or lower train.learning_rate"
+            )
         self.step += 1
         return values
 

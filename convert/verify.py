@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+
 from edgemask.boxes import iou_matrix
 from edgemask.modelpack import ModelPack
 from edgemask.pipeline import Pipeline
@@ -84,7 +85,9 @@ class _Compared(KerasStage):
     def run(self, **arrays):
         given = arrays[self._input]
         outputs = {k: v.copy() for k, v in self.stage.run(**arrays).items()}
-        exact = super().run(**{self._input: dequantize(given, *self.stage.quantization(self._input))})
+        exact = super().run(
+            **{self._input: dequantize(given, *self.stage.quantization(self._input))}
+        )
         for key, reference in exact.items():
             approximation = dequantize(outputs[key], *self.stage.quantization(key))
             error = reference - approximation
@@ -131,9 +134,7 @@ def compare_end_to_end(
     ≥ 0.7. To keep borderline scores out, each confident detection (score ≥
     ``score``) is looked up among the other's with half that score.
     """
-    exact = Pipeline(
-        pack.manifest, {name: KerasStage(m, name) for name, m in model.stages.items()}
-    )
+    exact = Pipeline(pack.manifest, {name: KerasStage(m, name) for name, m in model.stages.items()})
     quick = Pipeline(pack.manifest, stages)
     totals = {"float": 0, "int8": 0}
     matched, overlaps = 0, []

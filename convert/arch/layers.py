@@ -78,6 +78,4 @@ def separable_bn(x, filters: int, kernel: int, name: str, relu: bool = True):
 
 def dense(units: int, name: str, relu: bool = False) -> layers.Layer:
     """Fully connected layer; ReLU6 keeps the int8 range bounded."""
-    return layers.Dense(
-        units, activation=keras.ops.relu6 if relu else None, name=name
-    )
+    return layers.Dense(units, activation=keras.ops.relu6 if relu else None, name=name)

@@ -30,29 +30,16 @@ def add_parser(verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Evaluate and print a table."""
-    from edgemask.evaluate import (
-        MAX_DETECTIONS,
-        SCORE_THRESHOLD,
-        evaluate,
-        load_annotations,
-        predict_dataset,
-    )
     from tqdm import tqdm
 
-    truth = load_annotations(options.annotations)
-    if options.limit:
-        truth["images"] = truth["images"][: options.limit]
-        kept = {image["id"] for image in truth["images"]}
-        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in kept]
+    from ..measure import load_truth, measure
+
+    truth = load_truth(options.annotations, options.limit)
     pipeline = _pipeline(options.model)
-    bar = tqdm(total=len(truth["images"]), desc="evaluate", disable=not sys.stderr.isatty())
-    results = predict_dataset(
-        lambda rgb: pipeline(rgb, SCORE_THRESHOLD, MAX_DETECTIONS, options.short_side),
-        truth, options.images, lambda done, total: bar.update(),
-    )  # fmt: skip
-    bar.close()
-    classes = [c["id"] for c in pipeline.manifest["classes"]]
-    report = evaluate(results, truth, category_ids=classes)
+    with tqdm(total=len(truth["images"]), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
+        report = measure(
+            pipeline, truth, options.images, options.short_side, lambda done, total: bar.update()
+        )
     for kind, metrics in report.items():
         values = "  ".join(f"{k} {'–' if v is None else f'{v:.3f}'}" for k, v in metrics.items())
         print(f"{kind:5} {values}")

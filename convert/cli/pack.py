@@ -9,8 +9,10 @@ from pathlib import Path
 from .common import formatted
 
 EXAMPLE = """example:
-  edgemask-convert evaluate build/people.zip --annotations dev.json --images images --save int8.json
-  edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images --save float.json
+  edgemask-convert evaluate build/people.zip --annotations dev.json --images images \\
+      --save int8.json
+  edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images \\
+      --save float.json
   edgemask-convert pack build/people.zip --int8 int8.json --float float.json --version 1 \\
       --description "person masks" --license Apache-2.0 --out people.zip
 

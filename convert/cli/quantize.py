@@ -21,9 +21,15 @@ def add_parser(verbs) -> None:
     parser = formatted(verbs, "quantize", "turn a checkpoint into int8 TFLite stages", EXAMPLE)
     parser.add_argument("checkpoint", type=Path, help="model.npz or a training checkpoint")
     parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
-    parser.add_argument("--annotations", type=Path, help="use only images that this COCO file lists")
-    parser.add_argument("--count", type=int, default=200, help="images to calibrate on [%(default)s]")
-    parser.add_argument("--out", required=True, type=Path, help="pack to write, e.g. build/NAME.zip")
+    parser.add_argument(
+        "--annotations", type=Path, help="use only images that this COCO file lists"
+    )
+    parser.add_argument(
+        "--count", type=int, default=200, help="images to calibrate on [%(default)s]"
+    )
+    parser.add_argument(
+        "--out", required=True, type=Path, help="pack to write, e.g. build/NAME.zip"
+    )
     parser.set_defaults(run=run)
 
 

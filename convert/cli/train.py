@@ -28,6 +28,8 @@ def add_parser(verbs) -> None:
     parser.add_argument("--config", type=Path, help="TOML file, see convert/configs")
     parser.add_argument("--init", type=Path, help="npz of tf.keras MobileNetV2 weights")
     parser.add_argument("--start-from", type=Path, help="checkpoint to take the weights from")
+    parser.add_argument("--dev", type=Path, help="COCO JSON to measure AP on during training")
+    parser.add_argument("--dev-images", type=Path, help="folder of its images [--images]")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a config value"
     )
@@ -44,6 +46,7 @@ def run(options: argparse.Namespace) -> int:
     from ..config import load_config
     from ..dataset import CocoDataset
     from ..loader import batches
+    from ..measure import DevMeasurement
     from ..trainer import History, Trainer
 
     config = load_config(options.config, options.set)
@@ -67,6 +70,10 @@ def run(options: argparse.Namespace) -> int:
     elif options.init:
         filled = load_initial_weights(trainer.model.first_stage, options.init)
         print(f"{len(filled)} layers initialised from {options.init}")
+    dev = None
+    if options.dev:
+        folder = options.dev_images or options.images
+        dev = DevMeasurement(trainer, header["classes"], options.dev, folder)
     history = History(options.out / "log.jsonl")
     saved = time.monotonic()
     bar = tqdm(total=steps, initial=trainer.step, desc="train", disable=quiet, unit="step")
@@ -79,6 +86,10 @@ def run(options: argparse.Namespace) -> int:
             history.append(step=trainer.step, **means)
             bar.set_postfix(loss=means["total"], mask=means["mask"])
             recent.clear()
+        if dev and dev.due():
+            values = dev()
+            history.append(step=trainer.step, **values)
+            tqdm.write(f"step {trainer.step}: dev mask AP {values['dev_mask_AP']:.3f}")
         if time.monotonic() - saved > 60 * config.train.save_minutes:
             trainer.save(checkpoint, header)
             saved = time.monotonic()

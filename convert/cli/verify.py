@@ -18,12 +18,14 @@ Exit status 1 if a stage is not one XNNPACK partition, or int8 and float disagre
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "verify", "prove that a pack runs delegated and equals its float parent",
+    parser = formatted(verbs, "verify", "prove that a pack is delegated and equals its float parent",
                        EXAMPLE)  # fmt: skip
     parser.add_argument("pack", type=Path)
     parser.add_argument("--float", type=Path, dest="parent", help="the float checkpoint")
     parser.add_argument("--images", type=Path, help="folder of photographs to compare on")
-    parser.add_argument("--annotations", type=Path, help="use only images that this COCO file lists")
+    parser.add_argument(
+        "--annotations", type=Path, help="use only images that this COCO file lists"
+    )
     parser.add_argument("--count", type=int, default=40, help="images to compare on [%(default)s]")
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
     parser.set_defaults(run=run)

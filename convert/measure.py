@@ -1,0 +1,77 @@
+"""Accuracy of any pipeline, float or int8, on an annotated set."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgemask.evaluate import (
+    MAX_DETECTIONS,
+    SCORE_THRESHOLD,
+    evaluate,
+    load_annotations,
+    predict_dataset,
+)
+from edgemask.pipeline import Pipeline
+
+
+def load_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
+    """COCO annotations, cut to the first ``limit`` images."""
+    truth = load_annotations(path)
+    if limit:
+        truth["images"] = truth["images"][:limit]
+        kept = {image["id"] for image in truth["images"]}
+        truth["annotations"] = [a for a in truth["annotations"] if a["image_id"] in kept]
+    return truth
+
+
+def measure(
+    pipeline: Pipeline,
+    truth: dict[str, Any],
+    images: Path,
+    short_side: int | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, dict[str, float | None]]:
+    """Box and mask AP over the pipeline's own classes; see :func:`edgemask.evaluate.evaluate`."""
+    results = predict_dataset(
+        lambda rgb: pipeline(rgb, SCORE_THRESHOLD, MAX_DETECTIONS, short_side),
+        truth, images, progress,
+    )  # fmt: skip
+    classes = [entry["id"] for entry in pipeline.manifest["classes"]]
+    return evaluate(results, truth, category_ids=classes)
+
+
+class DevMeasurement:
+    """Measures the averaged weights of a trainer at intervals.
+
+    Parameters
+    ----------
+    trainer : Trainer
+    classes : list of ``{"id", "name"}``
+    annotations, images : paths of the development set
+    """
+
+    def __init__(self, trainer, classes: list[dict[str, Any]], annotations: Path, images: Path):
+        from .keras_stages import float_pipeline
+
+        settings = trainer.config.train
+        self.trainer = trainer
+        self.images = images
+        self.truth = load_truth(annotations, settings.eval_images)
+        self.pipeline = float_pipeline(trainer.model, classes)
+        steps_per_epoch = trainer.total_steps / settings.epochs
+        self.every = max(1, round(settings.eval_epochs * steps_per_epoch))
+
+    def due(self) -> bool:
+        """Whether this step is one to measure at."""
+        return self.trainer.step % self.every == 0
+
+    def __call__(self) -> dict[str, float]:
+        """``dev_box_AP`` and ``dev_mask_AP`` of the averaged weights."""
+        with self.trainer.averaged():
+            report = measure(self.pipeline, self.truth, self.images)
+        return {
+            f"dev_{name}_AP": round(report[kind]["AP"] or 0.0, 4)
+            for name, kind in (("box", "bbox"), ("mask", "segm"))
+        }

@@ -1,0 +1,299 @@
+"""Time edgemask's NumPy kernels against straightforward versions of the same algorithms.
+
+    python benchmarks/kernels.py
+    python benchmarks/kernels.py --only nms,paste --json kernels.json
+
+Times are medians of process CPU time in milliseconds, one BLAS thread. The straightforward
+versions are what one writes first, loops over boxes, bins and pixels; each case checks that
+both give the same result before it is timed.
+"""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before NumPy loads its BLAS
+
+import argparse
+import json
+import math
+import platform
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from edgemask.boxes import clip
+from edgemask.masks import paste
+from edgemask.nms import batched_nms, nms
+from edgemask.quant import top_k
+from edgemask.rle import encode_crop
+from edgemask.roi_align import assign_levels, roi_align
+
+Array = np.ndarray[Any, Any]
+
+HEIGHT, WIDTH = 320, 416  # of the network's input, for a 4:3 camera
+STRIDES = {2: 4, 3: 8, 4: 16, 5: 32}
+
+
+class Case(NamedTuple):
+    """One row of the table: two functions without arguments, and how to compare their results."""
+
+    name: str
+    fast: Callable[[], Any]
+    plain: Callable[[], Any]
+    same: Callable[[Any, Any], bool]
+
+
+def sample(level: Array, y: float, x: float) -> Any:
+    """One bilinear sample of a feature map; the boxes here lie within it."""
+    height, width = level.shape[:2]
+    y, x = min(max(y, 0.0), height - 1), min(max(x, 0.0), width - 1)
+    i, j = int(y), int(x)
+    below, right = min(i + 1, height - 1), min(j + 1, width - 1)
+    v, u = y - i, x - j
+    top = (1 - u) * level[i, j] + u * level[i, right]
+    bottom = (1 - u) * level[below, j] + u * level[below, right]
+    return (1 - v) * top + v * bottom
+
+
+def plain_roi_align(
+    levels: list[Array], boxes: Array, ids: Array, strides: list[int], size: int, ratio: int
+) -> Array:
+    """RoIAlign with loops over boxes, bins and samples."""
+    out = np.zeros((len(boxes), size, size, levels[0].shape[-1]), np.float32)
+    for n, (box, level) in enumerate(zip(boxes.tolist(), ids.tolist(), strict=True)):
+        x0, y0, x1, y1 = (value / strides[level] - 0.5 for value in box)
+        step_x, step_y = (x1 - x0) / (size * ratio), (y1 - y0) / (size * ratio)
+        features = levels[level].astype(np.float32)
+        for row in range(size * ratio):
+            for column in range(size * ratio):
+                value = sample(features, y0 + (row + 0.5) * step_y, x0 + (column + 0.5) * step_x)
+                out[n, row // ratio, column // ratio] += value
+    return out / ratio**2
+
+
+def plain_nms(
+    boxes: Array, scores: Array, threshold: float, limit: int | None = None, classes: Any = None
+) -> list[int]:
+    """Greedy NMS with two loops, within classes if they are given."""
+    corners = boxes.tolist()
+    kept: list[int] = []
+    labels = [0] * len(corners) if classes is None else classes.tolist()
+    for i in sorted(range(len(corners)), key=lambda n: (-scores[n], n)):
+        ax0, ay0, ax1, ay1 = corners[i]
+        for j in kept:
+            bx0, by0, bx1, by1 = corners[j]
+            width, height = min(ax1, bx1) - max(ax0, bx0), min(ay1, by1) - max(ay0, by0)
+            if labels[i] == labels[j] and width > 0 and height > 0:
+                overlap = width * height
+                union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - overlap
+                if overlap / union > threshold:
+                    break
+        else:
+            kept.append(i)
+            if len(kept) == limit:
+                break
+    return kept
+
+
+def plain_paste(cells: Array, boxes: Array, height: int, width: int) -> Array:
+    """Mask pasting with loops over the pixels of each box; the boxes here are large."""
+    out = np.zeros((len(boxes), height, width), bool)
+    size = cells.shape[1]
+    for n, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
+        padded = np.pad(cells[n], 1).tolist()
+        for row in range(math.floor(y0), min(math.ceil(y1), height)):
+            y = (row + 0.5 - y0) / (y1 - y0) * size - 0.5
+            i = math.floor(y)
+            upper, lower, v = padded[i + 1], padded[i + 2], y - i
+            for column in range(math.floor(x0), min(math.ceil(x1), width)):
+                x = (column + 0.5 - x0) / (x1 - x0) * size - 0.5
+                j = math.floor(x)
+                u = x - j
+                top = (1 - u) * upper[j + 1] + u * upper[j + 2]
+                bottom = (1 - u) * lower[j + 1] + u * lower[j + 2]
+                out[n, row, column] = (1 - v) * top + v * bottom >= 0.5
+    return out
+
+
+def plain_top_k(levels: list[Array], params: list[tuple[float, int]], k: int) -> list[int]:
+    """Dequantize everything, sort everything."""
+    logits: list[float] = []
+    for level, (scale, zero_point) in zip(levels, params, strict=True):
+        logits += [scale * (q - zero_point) for q in level.reshape(-1).tolist()]
+    return sorted(range(len(logits)), key=lambda n: (-logits[n], n))[:k]
+
+
+def plain_rle(crop: Array, x0: int, y0: int, height: int, width: int) -> bytes:
+    """Run lengths of the dense mask, pixel by pixel."""
+    dense = np.zeros((height, width), bool)
+    dense[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] = crop
+    counts, value = [0], False
+    for pixel in dense.T.reshape(-1).tolist():
+        if pixel != value:
+            counts.append(0)
+            value = pixel
+        counts[-1] += 1
+    text = bytearray()
+    for i, count in enumerate(counts):
+        rest, more = count - counts[i - 2] if i > 2 else count, True
+        while more:
+            digit, rest = rest & 0x1F, rest >> 5
+            more = rest != (-1 if digit & 0x10 else 0)
+            text.append(48 + digit + (0x20 if more else 0))
+    return bytes(text)
+
+
+def random_boxes(rng: np.random.Generator, count: int) -> Array:
+    """Boxes of 20 to 300 pixels and aspect ratios of 0.4 to 2.5, clipped to the image."""
+    side = np.exp(rng.uniform(math.log(20), math.log(300), count))
+    root = np.sqrt(np.exp(rng.uniform(math.log(0.4), math.log(2.5), count)))
+    centre = rng.uniform(0, 1, (count, 2)) * [WIDTH, HEIGHT]
+    half = np.stack([side / root, side * root], axis=1) / 2
+    return clip(np.concatenate([centre - half, centre + half], axis=1), HEIGHT, WIDTH)
+
+
+def roi_cases(rng: np.random.Generator, channels: int) -> Iterator[Case]:
+    """The box head's and the mask head's input."""
+    pyramid = {
+        level: rng.integers(
+            -128, 128, (math.ceil(HEIGHT / stride), math.ceil(WIDTH / stride), channels)
+        ).astype(np.int8)
+        for level, stride in STRIDES.items()
+    }
+    for count, size, names, thresholds in (
+        (50, 7, (3, 4, 5), (112, 224)),
+        (50, 14, (2, 3, 4), (64, 224)),
+        (5, 14, (2, 3, 4), (64, 224)),
+    ):
+        boxes = random_boxes(rng, count)
+        ids = assign_levels(boxes, thresholds)
+        levels, strides = [pyramid[name] for name in names], [STRIDES[name] for name in names]
+        arguments = (levels, boxes, ids, strides, size, 2)
+        yield Case(
+            f"roi_align {count} boxes, {size}x{size}x{channels}, 2x2 samples",
+            partial(roi_align, *arguments),
+            partial(plain_roi_align, *arguments),
+            lambda a, b: bool(np.abs(a - b).max() < 5e-3),  # of 255 steps
+        )
+
+
+def nms_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Proposals and detections."""
+    for count in (200, 500, 1000):
+        boxes = np.round(random_boxes(rng, count))
+        scores = rng.random(count).astype(np.float32)
+        classes = rng.integers(0, 4, count)
+        for limit, note in ((None, ""), (50, ", the best 50")):
+            yield Case(
+                f"nms {count} boxes{note}",
+                partial(nms, boxes, scores, 0.7, limit),
+                partial(plain_nms, boxes, scores, 0.7, limit),
+                lambda a, b: a.tolist() == b,
+            )
+        yield Case(
+            f"batched_nms {count} boxes, 4 classes",
+            partial(batched_nms, boxes, scores, classes, 0.7),
+            partial(plain_nms, boxes, scores, 0.7, None, classes),
+            lambda a, b: a.tolist() == b,
+        )
+
+
+def paste_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """Masks of standing persons in a 640x480 image, and their run lengths."""
+    for count in (1, 5, 20):
+        size = rng.uniform((60, 80), (260, 300), (count, 2))
+        low = rng.uniform(0, 1, (count, 2)) * ((640, 480) - size)
+        boxes = np.concatenate([low, low + size], axis=1).astype(np.float32)
+        cells = rng.random((count, 28, 28)).astype(np.float32)
+        yield Case(
+            f"paste {count} 28x28 into 640x480",
+            partial(paste, cells, boxes, 480, 640),
+            partial(plain_paste, cells, boxes, 480, 640),
+            # Doubles and floats may disagree about a pixel at the threshold.
+            lambda a, b: int((a.to_dense() != b).sum()) <= 2,
+        )
+    y, x = np.mgrid[:250, :180] + 0.5
+    angle = np.arctan2(y - 125, x - 90)
+    waves = 1 + 0.2 * np.sin(5 * angle + rng.uniform(0, 6)) + 0.1 * np.sin(11 * angle)
+    crop = np.hypot((y - 125) / 1.4, x - 90) < 65 * waves
+    yield Case(
+        "encode_crop 250x180 in 640x480",
+        partial(encode_crop, crop, 200, 100, 480, 640),
+        partial(plain_rle, crop, 200, 100, 480, 640),
+        lambda a, b: a == b,
+    )
+
+
+def topk_cases(rng: np.random.Generator) -> Iterator[Case]:
+    """The RPN's logits."""
+    shapes = [(math.ceil(HEIGHT / stride), math.ceil(WIDTH / stride)) for stride in (8, 16, 32, 64)]
+    levels = [rng.integers(-128, 60, (*shape, 3)).astype(np.int8) for shape in shapes]
+    params = [(0.1, 3), (0.09, -5), (0.1, 10), (0.12, 0)]
+    total = sum(level.size for level in levels)
+    yield Case(
+        f"top_k 200 of {total} int8 logits",
+        partial(top_k, levels, params, 200),
+        partial(plain_top_k, levels, params, 200),
+        lambda a, b: a[0].tolist() == b,
+    )
+
+
+def cpu_milliseconds(function: Callable[[], Any], budget: float) -> float:
+    """Median process CPU time of one call; short calls are timed in batches of about 2 ms."""
+    start = time.process_time()
+    function()
+    first = max(time.process_time() - start, 1e-6)
+    batch = max(1, round(0.002 / first))
+    repeats = min(max(int(budget / (first * batch)), 1), 51)
+    times = []
+    for _ in range(repeats):
+        start = time.process_time()
+        for _ in range(batch):
+            function()
+        times.append((time.process_time() - start) / batch)
+    return statistics.median(times) * 1e3
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Print the table."""
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").partition("\n\n")[0],
+        epilog="example: python benchmarks/kernels.py --only roi_align --channels 96",
+    )
+    parser.add_argument("--channels", type=int, default=64, help="of the pyramid (default 64)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random inputs (default 0)")
+    parser.add_argument("--only", default="", help="comma-separated beginnings of case names")
+    parser.add_argument("--budget", type=float, default=1.0, help="CPU seconds per measurement")
+    parser.add_argument("--json", type=Path, help="write the figures to this file as well")
+    options = parser.parse_args(argv)
+    rng = np.random.default_rng(options.seed)
+    wanted = tuple(options.only.split(","))
+    cases = [*roi_cases(rng, options.channels), *nms_cases(rng), *paste_cases(rng)]
+    cases += topk_cases(rng)
+    print(f"{'':48} {'edgemask':>9} {'plain':>9} {'ratio':>7}")
+    rows = []
+    for case in cases:
+        if not case.name.startswith(wanted):
+            continue
+        if not case.same(case.fast(), case.plain()):
+            print(f"{case.name}: the results differ", file=sys.stderr)
+            return 1
+        fast = cpu_milliseconds(case.fast, options.budget)
+        plain = cpu_milliseconds(case.plain, options.budget)
+        print(f"{case.name:48} {fast:6.3f} ms {plain:6.1f} ms {plain / fast:6.0f}x", flush=True)
+        rows.append({"case": case.name, "edgemask_ms": fast, "plain_ms": plain})
+    if options.json:
+        system = {"machine": platform.machine(), "numpy": np.__version__}
+        options.json.write_text(json.dumps(system | {"rows": rows}, indent=2), encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -109,7 +109,8 @@ class Pipeline:
         if scale == 1 / 128 and zero_point == 0 and spec["mean"] == spec["std"] == 128:
             # (x - 128) / 128 in steps of 1/128 is x - 128: flipping the top bit does just that.
             return np.bitwise_xor(rgb, np.uint8(0x80)).view(np.int8)[None]
-        values = (rgb.astype(np.float32) - np.float32(spec["mean"])) / np.float32(spec["std"])
+        values: Floats = rgb.astype(np.float32)
+        values = (values - np.float32(spec["mean"])) / np.float32(spec["std"])
         if (scale, zero_point) == (1.0, 0):
             return values[None]
         steps = np.rint(values / np.float32(scale)) + np.float32(zero_point)
@@ -121,19 +122,22 @@ class Pipeline:
         settings = roi[head]
         names = settings["features"]
         strides = dict(zip(roi["features"], roi["strides"], strict=True))
-        scale, zero_point = self.stages["backbone"].quantization(names[0])
+        given = [self.stages["backbone"].quantization(name) for name in names]
+        wanted = self.stages[f"{head}_head"].quantization("rois")
+        level_ids = assign_levels(boxes, settings["level_thresholds"])
+        # Bilinear weights sum to 1, so features that already have the head's code keep it.
+        same = all(params == wanted for params in given)
         pooled = roi_align(
-            [features[name] for name in names], boxes,
-            assign_levels(boxes, settings["level_thresholds"]), [strides[n] for n in names],
-            settings["output_size"], settings["sampling_ratio"], zero_point,
+            [features[name] for name in names], boxes, level_ids, [strides[n] for n in names],
+            settings["output_size"], settings["sampling_ratio"], 0 if same else given[0][1],
         )  # fmt: skip
-        wanted, offset = self.stages[f"{head}_head"].quantization("rois")
-        if scale != wanted:
-            pooled *= np.float32(scale / wanted)
-        if (wanted, offset) == (1.0, 0):  # a float head
+        if not same:
+            # A box reads one level only: the levels may differ in scale, not in zero point.
+            factors = np.array([scale / wanted[0] for scale, _ in given], np.float32)
+            pooled *= factors[level_ids, None, None, None]
+            pooled += np.float32(wanted[1])
+        if wanted == (1.0, 0):  # a float head
             return pooled
-        if offset:
-            pooled += np.float32(offset)
         np.rint(pooled, out=pooled)
         return np.clip(pooled, -128, 127, out=pooled).astype(np.int8)
 

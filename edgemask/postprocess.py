@@ -166,5 +166,6 @@ def rescore(scores: Floats, probabilities: Floats, threshold: float) -> Floats:
     """
     inside = probabilities >= threshold
     count = inside.sum(axis=(1, 2), dtype=np.float32)
-    total = np.einsum("nij,nij->n", probabilities, inside, dtype=np.float32)
-    return scores * total / np.maximum(count, np.float32(1))
+    total: Floats = np.einsum("nij,nij->n", probabilities, inside, dtype=np.float32)
+    mean: Floats = total / np.maximum(count, np.float32(1))
+    return scores * mean

@@ -1,0 +1,106 @@
+"""The ``edgemask`` command. Each verb is a module; what it needs is imported when it runs."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from typing import NoReturn
+
+from edgemask import __version__
+from edgemask.cli import demo, eval, info, predict
+from edgemask.cli.common import report_error, report_warning
+from edgemask.errors import EdgeMaskError
+
+__all__ = ["build_parser", "main"]
+
+_VERBS = (demo, predict, eval, info)
+
+
+class _UsageError(Exception):
+    """The arguments cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}; see {self.prog} --help")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = _Parser(
+        prog="edgemask",
+        description="Instance segmentation on small ARM boards.",
+        epilog="Try it: edgemask demo",
+    )
+    parser.add_argument("--version", action="version", version=f"edgemask {__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
+    for module in _VERBS:
+        verb = verbs.add_parser(
+            module.__name__.rpartition(".")[2],
+            help=module.HELP,
+            description=module.HELP[0].upper() + module.HELP[1:] + ".",
+            epilog=f"example:\n  {module.EXAMPLE}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(verb)
+        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        verb.set_defaults(run=module.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv : sequence of str, optional
+        Arguments without the program's name; those of the process by default.
+
+    Returns
+    -------
+    int
+        0 if everything worked, 1 if anything did not, 130 after Ctrl-C.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = report_warning
+            status = _run(arguments)
+        sys.stdout.flush()  # here, where a closed pipe can still be dealt with
+        return status
+    except KeyboardInterrupt:
+        report_error("interrupted")
+        return 130
+    except BrokenPipeError:
+        # The reader of a pipe (head, less) has gone. Python would complain once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (EdgeMaskError, _UsageError) as error:
+        report_error(str(error))
+        if debug:
+            traceback.print_exc()
+    except Exception as error:
+        report_error(
+            f"unexpected {type(error).__name__}: {error}; please report it with the output of the "
+            "same command and --debug"
+        )
+        if debug:
+            traceback.print_exc()
+    return 1
+
+
+def _run(arguments: list[str]) -> int:
+    parser = build_parser()
+    if not arguments:
+        parser.print_help()
+        return 0
+    try:
+        options = parser.parse_args(arguments)
+    except SystemExit as stop:  # --help and --version
+        return int(stop.code or 0)
+    return int(options.run(options))

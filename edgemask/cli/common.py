@@ -1,0 +1,144 @@
+"""What the verbs share: messages, the progress bar, options and the segmenter."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Mapping
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, TextIO
+
+if TYPE_CHECKING:
+    from edgemask.segmenter import Segmenter
+
+__all__ = [
+    "Progress",
+    "add_model_options",
+    "make_segmenter",
+    "model_record",
+    "positive_int",
+    "report_error",
+    "report_warning",
+    "score",
+]
+
+
+def report_error(message: str) -> None:
+    """Print one line ``edgemask: error: …`` to stderr."""
+    print(f"edgemask: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+
+
+def report_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    """Print one line ``edgemask: warning: …`` to stderr; stands in for warnings.showwarning."""
+    print(f"edgemask: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
+def positive_int(text: str) -> int:
+    """Parse an option that is a whole number from 1."""
+    value = int(text) if text.isascii() and text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def score(text: str) -> float:
+    """Parse an option that is a number from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 1")
+    return value
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Add --model, --short-side and --threads."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model",
+        metavar="PACK",
+        default="people",
+        help="name of a bundled model, or path of a model pack (default: people)",
+    )
+    group.add_argument(
+        "--short-side",
+        metavar="PIXELS",
+        type=positive_int,
+        help="short side of the network's input; larger is slower and finds smaller instances "
+        "(default: what the model was trained for)",
+    )
+    group.add_argument(
+        "--threads",
+        metavar="N",
+        type=positive_int,
+        help="threads of the network (default: the CPUs this process may use)",
+    )
+
+
+def make_segmenter(
+    options: argparse.Namespace, score_threshold: float, max_detections: int
+) -> Segmenter:
+    """Build the segmenter that the options of :func:`add_model_options` describe."""
+    from edgemask.segmenter import Segmenter
+
+    return Segmenter(
+        options.model,
+        threads=options.threads,
+        score_threshold=score_threshold,
+        max_detections=max_detections,
+        short_side=options.short_side,
+    )
+
+
+def model_record(segmenter: Segmenter) -> Mapping[str, str]:
+    """Return what identifies the model in a result file."""
+    pack = segmenter.pack
+    return {"name": pack.name, "version": pack.version, "sha256": pack.sha256}
+
+
+class Progress:
+    """A progress bar (tqdm) on a terminal, for work of more than two seconds; nothing otherwise.
+
+    Parameters
+    ----------
+    label : str
+    total : int
+        Steps of the work.
+    stream : text file, optional
+        stderr by default.
+    delay : float
+        Seconds until the bar appears.
+    """
+
+    def __init__(
+        self, label: str, total: int, *, stream: TextIO | None = None, delay: float = 2.0
+    ) -> None:
+        from tqdm import tqdm
+
+        stream = sys.stderr if stream is None else stream
+        self._bar = tqdm(
+            total=total, desc=label, file=stream, delay=delay, leave=False,
+            disable=total < 1 or not stream.isatty(),
+        )  # fmt: skip
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._bar.close()
+
+    def update(self, done: int, total: int | None = None) -> None:
+        """Say how many steps are done (of how many, if that has changed)."""
+        if total is not None:
+            self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+    def clear(self) -> None:
+        """Take the bar away, so that a line can be printed in its place."""
+        self._bar.clear()

@@ -1,0 +1,63 @@
+"""``edgemask eval``: average precision on COCO-format data."""
+
+from __future__ import annotations
+
+import argparse
+
+from edgemask.cli import common
+
+HELP = "measure box and mask AP on annotated images"
+EXAMPLE = (
+    "edgemask eval --annotations instances_val2017.json --images val2017 --save predictions.json"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument(
+        "--annotations", metavar="FILE", required=True, help="COCO annotation file (JSON)"
+    )
+    parser.add_argument(
+        "--images", metavar="DIR", required=True, help="folder of the annotated images"
+    )
+    parser.add_argument("--save", metavar="FILE", help="write the predictions as COCO results too")
+    common.add_model_options(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Segment every annotated image and print the averages over the model's classes."""
+    from edgemask import evaluate as evaluation
+    from edgemask.errors import SourceError
+    from edgemask.outputs import write_json
+
+    annotations = evaluation.load_annotations(options.annotations)
+    evaluation.require_pycocotools()  # before the hours that the images may take
+    segmenter = common.make_segmenter(
+        options, evaluation.SCORE_THRESHOLD, evaluation.MAX_DETECTIONS
+    )
+    listed = {category["id"] for category in annotations["categories"]}
+    classes = [class_id for class_id in segmenter.pack.class_ids if class_id in listed]
+    if not classes:
+        raise SourceError(
+            f"{options.annotations} has none of the classes {list(segmenter.pack.class_ids)} of "
+            f"the model {segmenter.pack.name}: give annotations with the same category ids"
+        )
+    with common.Progress("evaluating", len(annotations["images"])) as progress:
+        predictions = evaluation.predict_dataset(
+            segmenter, annotations, options.images, progress.update
+        )
+    if options.save:
+        write_json(options.save, predictions)
+    report = evaluation.evaluate(predictions, annotations, category_ids=classes)
+    names = ", ".join(segmenter.pack.class_names[class_id] for class_id in classes)
+    shown = names if len(names) <= 60 else f"{len(classes)} classes"
+    print(f"{len(annotations['images'])} images, {shown}, model {segmenter.pack.name}")
+    print()
+    print("      " + "".join(f"{name:>7s}" for name in evaluation.METRICS))
+    for kind, label in (("bbox", "box"), ("segm", "mask")):
+        values = (report[kind][name] for name in evaluation.METRICS)
+        print(f"{label:<6s}" + "".join("      -" if v is None else f"{v:7.3f}" for v in values))
+    if options.save:
+        print()
+        print(f"predictions: {options.save}")
+    return 0

@@ -1,0 +1,269 @@
+"""The manifest of a model pack: ``model.json``, schema 1, and the rules it must satisfy.
+
+The rules are data: a nested mapping of keys to predicates, walked once. Unknown extra keys are
+allowed, so a newer minor version may add information that an older edgemask ignores.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from edgemask.errors import ModelError
+
+__all__ = ["MAX_MEMBER_BYTES", "SAFE_NAME", "SCHEMA", "parse_manifest"]
+
+SCHEMA = 1
+MAX_MEMBER_BYTES = 64 * 2**20
+REQUIRED_STAGES = ("backbone", "box_head", "mask_head")
+SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
+
+Rule = Any  # a mapping of keys to rules, a one-element list of a rule, or a predicate
+
+
+def _text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _boolean(value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _number(low: float, high: float) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return False
+        return math.isfinite(value) and low <= value <= high
+
+    check.__doc__ = f"a number from {low:g} to {high:g}"
+    return check
+
+
+def _integer(low: int, high: int) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+    check.__doc__ = f"an integer from {low} to {high}"
+    return check
+
+
+def _one_of(*values: object) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        return type(value) in {type(v) for v in values} and value in values
+
+    check.__doc__ = " or ".join(repr(v) for v in values)
+    return check
+
+
+def _optional(rule: Callable[[object], bool]) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        return value is None or rule(value)
+
+    check.__doc__ = f"null or {rule.__doc__}"
+    return check
+
+
+def _file_name(value: object) -> bool:
+    return isinstance(value, str) and bool(SAFE_NAME.match(value))
+
+
+def _sha256(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch(r"[0-9a-f]{64}", value))
+
+
+_text.__doc__ = "a string"
+_boolean.__doc__ = "true or false"
+_file_name.__doc__ = "a plain file name"
+_sha256.__doc__ = "64 lower-case hexadecimal digits"
+
+_POSITIVE = _number(1e-6, 1e6)
+_FRACTION = _number(0.0, 1.0)
+_STRIDE = _integer(1, 256)
+_TENSOR: Rule = {
+    "tensor": _text,
+    "shape": [_optional(_integer(1, 2**20))],
+    "dtype": _one_of("int8", "float32"),
+    "scale": _optional(_number(1e-12, 1e6)),
+    "zero_point": _optional(_integer(-128, 127)),
+}
+_POOLER: Rule = {
+    "output_size": _integer(1, 64),
+    "sampling_ratio": _integer(1, 8),
+    "features": [_text],
+    "level_thresholds": [_POSITIVE],
+}
+_MANIFEST: Rule = {
+    "name": _file_name,
+    "version": _text,
+    "description": _text,
+    "license": _text,
+    "credits": [_text],
+    "input": {
+        "layout": _one_of("NHWC"),
+        "color": _one_of("RGB"),
+        "mean": _number(-1e4, 1e4),
+        "std": _POSITIVE,
+        "short_side": _integer(16, 4096),
+        "max_aspect": _number(1.0, 100.0),
+        "stride": _STRIDE,
+    },
+    "classes": [{"id": _integer(0, 2**31 - 1), "name": _text}],
+    "rpn": {
+        "levels": [_text],
+        "strides": [_STRIDE],
+        "anchor_sizes": [_POSITIVE],
+        "anchor_ratios": [_POSITIVE],
+        "box_weights": [_POSITIVE],
+        "pre_nms": _integer(1, 100_000),
+        "post_nms": _integer(1, 10_000),
+        "nms_threshold": _FRACTION,
+    },
+    "roi": {"features": [_text], "strides": [_STRIDE], "box": _POOLER, "mask": _POOLER},
+    "detections": {"box_weights": [_POSITIVE], "nms_threshold": _FRACTION},
+    "mask": {
+        "size": _integer(1, 512),
+        "class_agnostic": _boolean,
+        "threshold": _FRACTION,
+        "rescore": _boolean,
+    },
+    "stages": {},
+    "training": {},
+    "metrics": {},
+}
+_STAGE: Rule = {
+    "file": _file_name,
+    "sha256": _sha256,
+    "bytes": _integer(1, MAX_MEMBER_BYTES),
+    "inputs": {},
+    "outputs": {},
+}
+
+
+def parse_manifest(raw: bytes, where: str) -> dict[str, Any]:
+    """Parse and check a manifest.
+
+    Parameters
+    ----------
+    raw : bytes
+        Content of ``model.json``.
+    where : str
+        Path of the pack, for the messages.
+
+    Returns
+    -------
+    dict
+        The manifest, every field of the schema present, of the right type and in range.
+
+    Raises
+    ------
+    ModelError
+        Not JSON, a newer schema, or a field that is missing, of the wrong type or inconsistent.
+    """
+    try:
+        manifest = json.loads(raw.decode("utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{where}: model.json is not valid JSON ({error}): rebuild the pack"
+        ) from error
+    if not isinstance(manifest, dict):
+        raise ModelError(f"{where}: model.json is not a JSON object: rebuild the pack")
+    schema = manifest.get("schema")
+    if isinstance(schema, int) and not isinstance(schema, bool) and schema > SCHEMA:
+        raise ModelError(
+            f"{where} has schema {schema}, this edgemask knows schema {SCHEMA}: "
+            "run pip install --upgrade edgemask"
+        )
+    if schema != SCHEMA or isinstance(schema, bool):
+        raise ModelError(f"{where}: model.json has schema {schema!r}, not {SCHEMA}: rebuild it")
+    problem = _first_problem(manifest, _MANIFEST, "") or _inconsistency(manifest)
+    if problem:
+        raise ModelError(f"{where}: model.json: {problem}; rebuild the pack")
+    return manifest
+
+
+def _refuse_constant(text: str) -> float:
+    raise ValueError(f"{text} is not JSON")
+
+
+def _first_problem(value: Any, rule: Rule, at: str) -> str | None:
+    """Walk value and rule together; return the first violation, or None."""
+    if isinstance(rule, Mapping):
+        if not isinstance(value, dict):
+            return f"{at or 'the top level'} must be an object, not {_shown(value)}"
+        for key, inner in rule.items():
+            path = f"{at}.{key}" if at else key
+            if key not in value:
+                return f"{path} is missing"
+            problem = _first_problem(value[key], inner, path)
+            if problem:
+                return problem
+        return None
+    if isinstance(rule, list):
+        if not isinstance(value, list) or len(value) > 1000:
+            return f"{at} must be a list of at most 1000 entries, not {_shown(value)}"
+        problems = (_first_problem(v, rule[0], f"{at}[{i}]") for i, v in enumerate(value))
+        return next((problem for problem in problems if problem), None)
+    return None if rule(value) else f"{at} must be {rule.__doc__}, not {_shown(value)}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."
+
+
+def _inconsistency(manifest: dict[str, Any]) -> str | None:
+    """Return the first contradiction between fields that are valid one by one, or None."""
+    ids = [entry["id"] for entry in manifest["classes"]]
+    if not ids or len(set(ids)) != len(ids):
+        return "classes must be a non-empty list with distinct ids"
+    rpn, roi, stages = manifest["rpn"], manifest["roi"], manifest["stages"]
+    lengths = {len(rpn["levels"]), len(rpn["strides"]), len(rpn["anchor_sizes"])}
+    if len(lengths) != 1 or 0 in lengths or not rpn["anchor_ratios"]:
+        return "rpn.levels, rpn.strides and rpn.anchor_sizes must have one entry per level"
+    if len(rpn["box_weights"]) != 4 or len(manifest["detections"]["box_weights"]) != 4:
+        return "box_weights must have four entries"
+    if not roi["features"] or len(roi["features"]) != len(roi["strides"]):
+        return "roi.features and roi.strides must have one entry per level"
+    for head in ("box", "mask"):
+        pooler = roi[head]
+        unknown = sorted(set(pooler["features"]) - set(roi["features"]))
+        if unknown:
+            return f"roi.{head}.features has {unknown[0]!r}, which is not in roi.features"
+        if len(pooler["level_thresholds"]) != len(pooler["features"]) - 1:
+            return f"roi.{head}.level_thresholds must have one entry fewer than its features"
+    for name in REQUIRED_STAGES:
+        if name not in stages:
+            return f"stages.{name} is missing"
+    for name, spec in stages.items():
+        problem = _first_problem(spec, _STAGE, f"stages.{name}")
+        for side in ("inputs", "outputs"):
+            if not problem and not spec[side]:
+                problem = f"stages.{name}.{side} is empty"
+            for tensor, entry in spec.get(side, {}).items() if not problem else ():
+                problem = problem or _tensor_problem(entry, f"stages.{name}.{side}.{tensor}")
+        if problem:
+            return problem
+    levels = [f"rpn_{kind}_{level}" for kind in ("logits", "deltas") for level in rpn["levels"]]
+    needed = {
+        ("backbone", "inputs"): ["image"],
+        ("backbone", "outputs"): [*roi["features"], *levels],
+        ("box_head", "inputs"): ["rois"],
+        ("box_head", "outputs"): ["logits", "deltas"],
+        ("mask_head", "inputs"): ["rois"],
+        ("mask_head", "outputs"): ["logits"],
+    }
+    for (stage, side), tensors in needed.items():
+        for tensor in tensors:
+            if tensor not in stages[stage][side]:
+                return f"stages.{stage}.{side}.{tensor} is missing"
+    return None
+
+
+def _tensor_problem(entry: Any, at: str) -> str | None:
+    problem = _first_problem(entry, _TENSOR, at)
+    if not problem and (entry["dtype"] == "int8") != (entry["scale"] is not None):
+        problem = f"{at}: an int8 tensor needs a scale, a float32 tensor has null"
+    return problem

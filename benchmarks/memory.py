@@ -107,8 +107,8 @@ def main() -> int:
         folder.mkdir(parents=True, exist_ok=True)
         rows = [measure(case, folder, options.model) for case in CASES]
 
-    print(f"Python {platform.python_version()}, {platform.machine()}, {len(os.sched_getaffinity(0))}"
-          " CPUs; peak resident memory in MB")  # fmt: skip
+    cpus = len(os.sched_getaffinity(0))
+    print(f"Python {platform.python_version()}, {platform.machine()}, {cpus} CPUs; MB resident")
     print("before an image: " + ", ".join(f"{name} {value:.0f}" for name, value in floors.items()))
     print()
     print(f"{'case':26s}{'instances':>10s}{'peak':>8s}{'bound':>8s}")

@@ -125,7 +125,8 @@ def _cost(rect: Rect, taken: Sequence[Rect], others: NDArray[np.float32]) -> flo
     def covered(rects: NDArray[np.float32]) -> NDArray[np.float32]:
         size = np.minimum(rects[:, 2:], rect[2:]) - np.maximum(rects[:, :2], rect[:2])
         area = (rect[2] - rect[0]) * (rect[3] - rect[1])
-        share: NDArray[np.float32] = np.prod(np.maximum(size, 0), axis=1) / np.float32(area)
+        covered_area = np.prod(np.maximum(size, np.float32(0)), axis=1)
+        share: NDArray[np.float32] = np.divide(covered_area, np.float32(area), dtype=np.float32)
         return share
 
     labels = np.array(taken, np.float32).reshape(-1, 4)

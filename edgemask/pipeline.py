@@ -113,8 +113,9 @@ class Pipeline:
         values = (values - np.float32(spec["mean"])) / np.float32(spec["std"])
         if (scale, zero_point) == (1.0, 0):
             return values[None]
-        steps = np.rint(values / np.float32(scale)) + np.float32(zero_point)
-        return np.clip(steps, -128, 127).astype(np.int8)[None]
+        steps: Floats = np.rint(values / np.float32(scale)) + np.float32(zero_point)
+        codes: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
+        return codes[None]
 
     def _pool(self, features: Mapping[str, NDArray[Any]], boxes: Floats, head: str) -> NDArray[Any]:
         """RoIAlign for one head, in that head's input quantization."""

@@ -167,5 +167,5 @@ def rescore(scores: Floats, probabilities: Floats, threshold: float) -> Floats:
     inside = probabilities >= threshold
     count = inside.sum(axis=(1, 2), dtype=np.float32)
     total: Floats = np.einsum("nij,nij->n", probabilities, inside, dtype=np.float32)
-    mean: Floats = total / np.maximum(count, np.float32(1))
+    mean: Floats = np.divide(total, np.maximum(count, np.float32(1)), dtype=np.float32)
     return scores * mean

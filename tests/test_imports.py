@@ -26,6 +26,7 @@ RUNTIMES = {"ai_edge_litert", "tflite_runtime"}
 WORKSTATION = {"tensorflow", "keras", "tf_keras", "torch", "convert", "edgemask_convert"}
 CORE = {"numpy", "PIL", "tqdm"}
 OPTIONAL = {"pycocotools", "supervision"}  # for one function each, which says how to install them
+LATE = {*OPTIONAL, "tqdm"}  # imported by the function that needs them, never with a module
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,7 @@ def test_only_what_a_device_has(name: str) -> None:
             assert name == "edgemask.interpreter", where
             continue
         known = {"edgemask", *sys.stdlib_module_names, *CORE}
-        assert found.top in (known | OPTIONAL if found.late or found.typing_only else known), where
+        assert found.top in (known | LATE if found.late or found.typing_only else known), where
 
 
 @pytest.mark.parametrize("name", SOURCES)
@@ -137,29 +138,24 @@ def test_imports_go_one_way() -> None:
         name: {i.module for i in found if i.top == "edgemask" and not i.typing_only}
         for name, found in IMPORTS.items()
     }
-    order = list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the cycle
     for name, wanted in graph.items():
         assert wanted <= set(SOURCES), f"{name} imports {wanted - set(SOURCES)}, which is not there"
-    # The library does not know its command line, and the kernels do not know the runtime.
-    for name, wanted in graph.items():
-        if name.split(".")[1:2] not in (["cli"], ["__main__"]):
-            assert not any(module.startswith("edgemask.cli") for module in wanted), name
-    for kernel in ("boxes", "anchors", "nms", "quant", "roi_align", "rle", "contours", "masks"):
-        assert order.index(f"edgemask.{kernel}") < order.index("edgemask.pipeline")
-        assert reachable(graph, f"edgemask.{kernel}").isdisjoint(
-            {"edgemask.runtime", "edgemask.interpreter", "edgemask.images"}
-        )
+    list(graphlib.TopologicalSorter(graph).static_order())  # CycleError names the cycle
 
 
-def reachable(graph: dict[str, set[str]], start: str) -> set[str]:
-    """Return every module that one imports, directly or not."""
-    seen: set[str] = set()
-    pending = [start]
-    while pending:
-        for module in graph[pending.pop()] - seen:
-            seen.add(module)
-            pending.append(module)
-    return seen
+def test_imports_follow_the_layers_of_the_documentation() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = text.partition("<!-- layers -->\n```\n")[2].partition("```")[0].splitlines()
+    layer = {module: number for number, line in enumerate(table) for module in line.split()}
+    for name, found in IMPORTS.items():
+        inner = name.split(".")[1:2]
+        if inner in ([], ["__main__"]):  # the package itself, which loads names when asked
+            continue
+        assert inner[0] in layer, f"docs/architecture.md has no place for {name}"
+        for other in found:
+            other_inner = other.module.split(".")[1:2]
+            if other.top == "edgemask" and other_inner and other_inner != inner:
+                assert layer[other_inner[0]] < layer[inner[0]], f"{name} imports {other.module}"
 
 
 def loaded(code: str, cwd: Path) -> set[str]:
@@ -178,7 +174,7 @@ def environment() -> dict[str, str]:
 def test_import_edgemask_loads_next_to_nothing(tmp_path: Path) -> None:
     seen = loaded("import edgemask", tmp_path)
     assert "edgemask" in seen
-    assert seen.isdisjoint(RUNTIMES | WORKSTATION | OPTIONAL | CORE)
+    assert seen.isdisjoint(RUNTIMES | WORKSTATION | LATE | CORE)
 
 
 def test_every_public_name_loads_without_the_runtime(tmp_path: Path) -> None:
@@ -188,7 +184,7 @@ def test_every_public_name_loads_without_the_runtime(tmp_path: Path) -> None:
         tmp_path,
     )
     assert seen >= CORE - {"tqdm"}  # which the first progress bar loads
-    assert seen.isdisjoint(RUNTIMES | WORKSTATION | OPTIONAL)
+    assert seen.isdisjoint(RUNTIMES | WORKSTATION | LATE)
 
 
 def test_a_whole_run_loads_one_runtime_and_nothing_of_a_workstation(tmp_path: Path) -> None:

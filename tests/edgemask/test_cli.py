@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import io
 import json
@@ -389,8 +390,10 @@ def on_terminal(work):
     master, slave = pty.openpty()
     with os.fdopen(slave, "w") as stream:
         work(stream)
-        stream.flush()
-        written = os.read(master, 10_000) if stream.tell else b""
+    written = b""
+    with contextlib.suppress(OSError):  # EIO: the other end is closed, and all of it is read
+        while chunk := os.read(master, 10_000):
+            written += chunk
     os.close(master)
     return written.decode()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +24,13 @@ def save_arrays(path: str | Path, arrays: dict[str, np.ndarray], header: dict[st
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.partial")
-    with open(aside, "wb") as file:
-        text = np.frombuffer(json.dumps(header).encode(), np.uint8)
-        np.savez_compressed(file, header=text, **arrays)
-    os.replace(aside, path)
+    text = np.frombuffer(json.dumps(header).encode(), np.uint8)
+    try:
+        with open(aside, "wb") as file:
+            np.savez_compressed(file, header=text, **arrays)
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
@@ -40,7 +45,7 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         with np.load(path) as data:
             arrays = {key: data[key] for key in data.files}
         header = json.loads(arrays.pop("header").tobytes())
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path} is not an edgemask checkpoint: {error}") from error
     return arrays, header
 

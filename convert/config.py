@@ -162,8 +162,57 @@ def _fill(cls: type, values: dict[str, Any], where: str) -> Any:
             value = float(value)
         if type(value) is not type(default):
             raise ConfigError(f"{where}{key} must be {type(default).__name__}, found {value!r}")
+        if isinstance(default, list):
+            value = _list(value, type(default[0]), f"{where}{key}")
         made[key] = value
     return cls(**made)
+
+
+def _list(values: list[Any], kind: type, where: str) -> list[Any]:
+    if kind is float:
+        values = [float(v) if type(v) is int else v for v in values]
+    for value in values:
+        if type(value) is not kind:
+            raise ConfigError(f"{where} must be a list of {kind.__name__}, found {value!r} in it")
+    return values
+
+
+def _check(config: Config) -> None:
+    """Refuse what would only fail deep inside the network or after hours."""
+    model, train = config.model, config.train
+    problems = {
+        "augment.crop must be a multiple of 32, at least 32": (
+            config.augment.crop % 32 != 0 or config.augment.crop < 32
+        ),
+        "model.classes must be distinct ids, at least one": (
+            not model.classes or len(set(model.classes)) != len(model.classes)
+        ),
+        "model.backbone.last_block must be 13 to 16": not 13 <= model.backbone.last_block <= 16,
+        "train.batch_size must be 1 or more": train.batch_size < 1,
+        "train.mask_rois must be at most train.rois_per_image": (
+            train.mask_rois > train.rois_per_image
+        ),
+        "train.rois_per_image must be at most train.proposals": (
+            train.rois_per_image > train.proposals
+        ),
+        "train.positive_rois must be at most train.rois_per_image": (
+            train.positive_rois > train.rois_per_image
+        ),
+    }
+    for name, head in (("box_head", model.box_head), ("mask_head", model.mask_head)):
+        known = set(head.features) <= {"p2", "p3", "p4", "p5"}
+        problems[f"model.{name}.features must be some of p2, p3, p4, p5"] = (
+            not head.features or not known
+        )
+        problems[f"model.{name}.level_thresholds must have one entry fewer than its features"] = (
+            len(head.level_thresholds) != len(head.features) - 1
+        )
+    problems["model.box_head.box_weights must be four positive numbers"] = (
+        len(model.box_head.box_weights) != 4 or min(model.box_head.box_weights) <= 0
+    )
+    for problem, found in problems.items():
+        if found:
+            raise ConfigError(problem)
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -172,9 +221,12 @@ def from_dict(values: dict[str, Any]) -> Config:
     Raises
     ------
     ConfigError
-        On an unknown key (with a suggestion) or a value of the wrong type.
+        On an unknown key (with a suggestion), a value of the wrong type, or values that
+        contradict each other.
     """
-    return _fill(Config, values, "")
+    config = _fill(Config, values, "")
+    _check(config)
+    return config
 
 
 def load_config(path: str | Path | None, overrides: list[str] | None = None) -> Config:
@@ -207,5 +259,7 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
         node = values
         for section in sections:
             node = node.setdefault(section, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {item!r}: {section} is a value, not a section")
         node[last] = value
     return from_dict(values)

@@ -9,16 +9,22 @@ some objects).
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image
 
-MASK_SIZE = 64  # side of the stored instance bitmaps, relative to the object's box
+from .bitmaps import MASK_SIZE, box_bitmap
+
+REQUIRED = {
+    "images": ("id", "file_name", "height", "width"),
+    "annotations": ("id", "image_id", "category_id", "bbox"),
+    "categories": ("id", "name"),
+}
 
 
 class DatasetError(ValueError):
@@ -61,53 +67,25 @@ class Record:
     exhaustive: bool
 
 
-def box_bitmap(segmentation: Any, box: np.ndarray, height: int, width: int) -> np.ndarray | None:
-    """Rasterise one object inside its own box.
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Width and height after the EXIF orientation, as :mod:`edgemask.images` sees the image."""
+    width, height = image.size
+    return (height, width) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
 
-    Parameters
-    ----------
-    segmentation : list of polygons, or RLE dict
-        As in COCO. An empty list gives None.
-    box : (4,) x0 y0 x1 y1
-    height, width : int
-        Image size, needed for RLE given as polygons' counterpart.
 
-    Returns
-    -------
-    (64, 64) uint8 or None
-        Area coverage 0..255 of each cell, None where there is no usable mask.
-    """
-    if not segmentation:
-        return None
-    x0, y0, x1, y1 = (float(v) for v in box)
-    if x1 <= x0 or y1 <= y0:
-        return None
-    if isinstance(segmentation, dict):
-        from pycocotools import mask as coco_mask
-
-        if isinstance(segmentation["counts"], list):
-            segmentation = coco_mask.frPyObjects(segmentation, height, width)
-        dense = Image.fromarray(coco_mask.decode(segmentation) * np.uint8(255))
-        bitmap = dense.resize((MASK_SIZE, MASK_SIZE), Image.Resampling.BOX, box=(x0, y0, x1, y1))
-        return np.asarray(bitmap)
-    # Draw at four times the resolution and average: anti-aliasing without extra libraries.
-    fine = MASK_SIZE * 4
-    canvas = Image.new("L", (fine, fine))
-    draw = ImageDraw.Draw(canvas)
-    scale = np.array([fine / (x1 - x0), fine / (y1 - y0)])
-    usable = False
-    for polygon in segmentation:
-        points = np.asarray(polygon, np.float64).reshape(-1, 2)
-        if len(points) < 3:
-            continue
-        # ImageDraw takes pixel indices: pixel i covers [i, i+1).
-        points = (points - (x0, y0)) * scale - 0.5
-        draw.polygon([tuple(p) for p in points], fill=255)
-        usable = True
-    if not usable:
-        return None
-    bitmap = np.asarray(canvas.reduce(4))
-    return bitmap if bitmap.any() else None
+def _corners(annotation: dict) -> np.ndarray:
+    """x0 y0 x1 y1 of a COCO box."""
+    values = annotation["bbox"]
+    numbers = isinstance(values, list) and all(
+        isinstance(v, int | float) and math.isfinite(v) for v in values
+    )
+    if not numbers or len(values) != 4:
+        raise DatasetError(
+            f"annotation {annotation['id']} of image {annotation['image_id']}: bbox {values!r} is "
+            "not four finite numbers x y width height"
+        )
+    x, y, w, h = values
+    return np.array([x, y, x + w, y + h], np.float32)
 
 
 class CocoDataset:
@@ -124,8 +102,8 @@ class CocoDataset:
     Raises
     ------
     DatasetError
-        Unreadable JSON, a missing section, no image that exists, duplicate ids,
-        a class that the file does not know.
+        Unreadable JSON, a missing section or field, no image that exists, duplicate
+        ids, a class that the file does not know.
     """
 
     def __init__(
@@ -139,9 +117,17 @@ class CocoDataset:
             raise DatasetError(f"cannot read {annotations}: {error.strerror}") from error
         except ValueError as error:
             raise DatasetError(f"{annotations} is not JSON: {error}") from error
-        for key in ("images", "annotations", "categories"):
+        for key, fields in REQUIRED.items():
             if not isinstance(data, dict) or not isinstance(data.get(key), list):
                 raise DatasetError(f"{annotations} is not COCO: it has no list {key!r}")
+            for n, item in enumerate(data[key]):
+                lacking = [f for f in fields if not isinstance(item, dict) or f not in item]
+                if lacking:
+                    raise DatasetError(f"{annotations}: {key}[{n}] has no {lacking[0]!r}")
+                if type(item["id"]) is not int:
+                    raise DatasetError(
+                        f"{annotations}: {key}[{n}] has id {item['id']!r}, not an integer"
+                    )
         self.category_names = {c["id"]: c["name"] for c in data["categories"]}
         self.classes = list(self.category_names) if classes is None else list(classes)
         unknown = [c for c in self.classes if c not in self.category_names]
@@ -154,13 +140,13 @@ class CocoDataset:
         self._check_ids(data)
         if not self.folder.is_dir():
             raise DatasetError(f"{images} is not a folder of images")
-        present = {p.name for p in self.folder.iterdir()}
-        kept = [im for im in data["images"] if im["file_name"] in present]
+        kept = [im for im in data["images"] if (self.folder / im["file_name"]).is_file()]
         missing = len(data["images"]) - len(kept)
         if not kept:
             raise DatasetError(f"none of the {missing} images of {annotations} is in {images}")
         if missing:
-            gone = next(im for im in data["images"] if im["file_name"] not in present)
+            found = {im["id"] for im in kept}
+            gone = next(im for im in data["images"] if im["id"] not in found)
             warnings.warn(
                 f"{missing} images of {self.path.name} are missing in {images}, first: "
                 f"{gone['file_name']} (id {gone['id']})",
@@ -174,7 +160,7 @@ class CocoDataset:
                 self._annotations[annotation["image_id"]].append(annotation)
 
     def _check_ids(self, data: dict) -> None:
-        for key in ("images", "annotations"):
+        for key in REQUIRED:
             counts = Counter(item["id"] for item in data[key])
             twice = [i for i, n in counts.items() if n > 1]
             if twice:
@@ -200,30 +186,66 @@ class CocoDataset:
     def records(self, progress=None) -> list[Record]:
         """Rasterise every object and return one :class:`Record` per image.
 
-        Degenerate objects (a box of less than one pixel, or outside the image)
-        are dropped with one warning that counts them.
+        Dropped with one warning that counts them: files that are no images, degenerate
+        objects (a box of less than one pixel, or outside the image), and masks without
+        area, whose boxes are kept.
+
+        Raises
+        ------
+        DatasetError
+            An image of another size than the annotations say, an annotation that cannot be
+            read, or no image that can; the message names its id.
         """
-        made, dropped = [], []
+        made: list[Record] = []
+        unreadable: list[str] = []
+        dropped: list[int] = []
+        hollow: list[int] = []
         images = self.images if progress is None else progress(self.images)
         for info in images:
-            made.append(self._record(info, dropped))
-        if dropped:
-            warnings.warn(
-                f"{len(dropped)} objects of {self.path.name} have a box of less than a pixel "
-                f"inside the image and were dropped, first: annotation {dropped[0]}",
-                DatasetWarning,
-                stacklevel=2,
-            )
+            # The header only: a wrong size must not wait until a batch happens to meet it.
+            if self._check_image(info, unreadable):
+                made.append(self._record(info, dropped, hollow))
+        for what, found in (
+            ("files are no images and were left out, first:", unreadable),
+            (
+                "objects have a box of less than a pixel inside the image and were dropped, "
+                "first: annotation",
+                dropped,
+            ),
+            ("objects have a mask without area and keep only their box, first: annotation", hollow),
+        ):
+            if found:
+                warnings.warn(
+                    f"{self.path.name}: {len(found)} {what} {found[0]}",
+                    DatasetWarning,
+                    stacklevel=2,
+                )
+        if not made:
+            raise DatasetError(f"{self.folder} has no image that can be read")
         return made
 
-    def _record(self, info: dict, dropped: list[int]) -> Record:
+    def _check_image(self, info: dict, unreadable: list[str]) -> bool:
+        path = self.folder / info["file_name"]
+        try:
+            with Image.open(path) as image:
+                width, height = upright_size(image)
+        except OSError:
+            unreadable.append(f"{path} (id {info['id']})")
+            return False
+        if (width, height) != (info["width"], info["height"]):
+            raise DatasetError(
+                f"image {info['id']}: {path} is {width}x{height}, the annotations say "
+                f"{info['width']}x{info['height']}"
+            )
+        return True
+
+    def _record(self, info: dict, dropped: list[int], hollow: list[int]) -> Record:
         height, width = int(info["height"]), int(info["width"])
         boxes, labels, bitmaps, has_mask, ignore = [], [], [], [], []
         for annotation in self._annotations[info["id"]]:
             if annotation["category_id"] not in self._index:
                 continue
-            x, y, w, h = annotation["bbox"]
-            box = np.array([x, y, x + w, y + h], np.float32)
+            box = _corners(annotation)
             inside = np.clip(box, 0, [width, height, width, height])
             if annotation.get("iscrowd"):
                 ignore.append(inside)
@@ -231,12 +253,21 @@ class CocoDataset:
             if inside[2] - inside[0] < 1 or inside[3] - inside[1] < 1:
                 dropped.append(annotation["id"])
                 continue
-            bitmap = box_bitmap(annotation.get("segmentation"), inside, height, width)
+            segmentation = annotation.get("segmentation") or annotation.get("soft_mask")
+            try:
+                bitmap = box_bitmap(segmentation, inside, height, width)
+            except (ValueError, TypeError, KeyError) as error:
+                raise DatasetError(
+                    f"annotation {annotation['id']} of image {info['id']}: {error}"
+                ) from error
+            if bitmap is None and segmentation:
+                hollow.append(annotation["id"])
             boxes.append(inside)
             labels.append(self._index[annotation["category_id"]])
             has_mask.append(bitmap is not None)
             bitmaps.append(np.zeros((MASK_SIZE, MASK_SIZE), np.uint8) if bitmap is None else bitmap)
-        labeled = info.get("labeled_cats", self.classes)
+        labeled = info.get("labeled_cats")
+        labeled = self.classes if labeled is None else labeled
         return Record(
             image_id=info["id"],
             path=self.folder / info["file_name"],
@@ -248,5 +279,5 @@ class CocoDataset:
             has_mask=np.array(has_mask, bool),
             ignore=np.array(ignore, np.float32).reshape(-1, 4),
             labeled=np.array([c in labeled for c in self.classes], bool),
-            exhaustive=bool(info.get("exhaustive", 1)),
+            exhaustive=info.get("exhaustive", 1) != 0,
         )

@@ -24,7 +24,9 @@ class KerasStage:
 
     def __init__(self, model, name: str):
         self._input = INPUTS[name]
-        self._call = tf.function(lambda x: model(x, training=False), reduce_retracing=True)
+        # One trace for all sizes: image sizes and RoI counts change from call to call.
+        signature = [tf.TensorSpec(model.inputs[0].shape, tf.float32)]
+        self._call = tf.function(lambda x: model(x, training=False), input_signature=signature)
 
     def run(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Float32 inputs by name → float32 outputs by name."""

@@ -12,7 +12,9 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
+
+from edgemask.images import as_rgb
 
 from .augment import make_sample
 from .config import Config
@@ -30,8 +32,9 @@ def read_image(record: Record) -> Image.Image:
     """
     try:
         with Image.open(io.BytesIO(record.path.read_bytes())) as image:
-            rgb = image.convert("RGB")
-    except (OSError, ValueError) as error:
+            # As on the device: upright, 16 bits scaled, transparency over white.
+            rgb = Image.fromarray(as_rgb(ImageOps.exif_transpose(image)))
+    except Exception as error:  # Pillow answers damaged data with nearly any exception
         raise DatasetError(
             f"image {record.image_id}: cannot decode {record.path}: {error}"
         ) from error

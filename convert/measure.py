@@ -15,6 +15,8 @@ from edgemask.evaluate import (
 )
 from edgemask.pipeline import Pipeline
 
+from .dataset import DatasetError
+
 
 def load_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
     """COCO annotations, cut to the first ``limit`` images."""
@@ -50,6 +52,11 @@ class DevMeasurement:
     trainer : Trainer
     classes : list of ``{"id", "name"}``
     annotations, images : paths of the development set
+
+    Raises
+    ------
+    DatasetError
+        An image is missing, or a class is not listed.
     """
 
     def __init__(self, trainer, classes: list[dict[str, Any]], annotations: Path, images: Path):
@@ -59,6 +66,18 @@ class DevMeasurement:
         self.trainer = trainer
         self.images = images
         self.truth = load_truth(annotations, settings.eval_images)
+        # Found out now, not epochs later at the first measurement.
+        names = [image["file_name"] for image in self.truth["images"]]
+        missing = [name for name in names if not (Path(images) / name).is_file()]
+        if missing:
+            raise DatasetError(
+                f"{len(missing)} images of {annotations} are missing in {images}, first: "
+                f"{missing[0]}"
+            )
+        known = {category["id"] for category in self.truth["categories"]}
+        unknown = [entry["id"] for entry in classes if entry["id"] not in known]
+        if unknown:
+            raise DatasetError(f"class ids {unknown} are not in {annotations}; it has {known}")
         self.pipeline = float_pipeline(trainer.model, classes)
         steps_per_epoch = trainer.total_steps / settings.epochs
         self.every = max(1, round(settings.eval_epochs * steps_per_epoch))

@@ -156,13 +156,13 @@ def quantize_model(
     ------
     QuantizationError
         No RoI was found to calibrate the heads on, or the pyramid's levels did
-        not get one common scale.
+        not get one common zero point.
     """
     manifest = build_manifest(model.config, classes)
     progress("quantizing backbone")
     stages = {"backbone": convert_stage(model, "backbone", list(image_samples(images, manifest)))}
     specs = {"backbone": stage_spec("backbone", stages["backbone"])}
-    check_common_scale(manifest, specs["backbone"])
+    check_zero_points(manifest, specs["backbone"])
     recorders = {name: _Recorder(model.stages[name], name) for name in ("box_head", "mask_head")}
     pipeline = Pipeline(
         manifest, {"backbone": Stage(stages["backbone"], specs["backbone"]), **recorders}
@@ -183,16 +183,15 @@ def quantize_model(
     return manifest, stages
 
 
-def check_common_scale(manifest: dict[str, Any], spec: dict[str, Any]) -> None:
-    """RoIAlign mixes levels, so each head's levels must share scale and zero point."""
+def check_zero_points(manifest: dict[str, Any], spec: dict[str, Any]) -> None:
+    """RoIAlign subtracts one zero point for all levels of a head; their scales may differ."""
     for head in ("box", "mask"):
         names = manifest["roi"][head]["features"]
-        params = {(spec["outputs"][n]["scale"], spec["outputs"][n]["zero_point"]) for n in names}
-        if len(params) > 1:
-            found = {n: spec["outputs"][n]["scale"] for n in names}
+        found = {n: spec["outputs"][n]["zero_point"] for n in names}
+        if len(set(found.values())) > 1:
             raise QuantizationError(
-                f"the {head} head's feature levels have different scales {found}: calibrate on "
-                "more images, so that every level reaches its limit of 6"
+                f"the {head} head's feature levels have different zero points {found}: end every "
+                "level in a ReLU6, whose zero point is always -128"
             )
 
 

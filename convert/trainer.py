@@ -92,7 +92,7 @@ class Trainer:
         Raises
         ------
         TrainingError
-            If the loss is not finite; no weight file is touched.
+            If the loss or its gradient is not finite; no weight file is touched.
         """
         t = self.config.train
         rate = learning_rate(self.step, self.total_steps, self.config)
@@ -105,7 +105,8 @@ class Trainer:
         tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "image_id"}
         loss = self._train_step(tensors, seed, tf.constant(decay, tf.float32))
         values = {k: float(v) for k, v in loss.items()}
-        if not math.isfinite(values["total"]):
+        # A gradient can overflow where the loss does not, and the weights are spoilt then.
+        if not all(map(math.isfinite, values.values())):
             parts = ", ".join(f"{k}={v:.3g}" for k, v in values.items())
             raise TrainingError(
                 f"the loss is not finite at step {self.step} (images {images}): {parts}; look at "
@@ -138,12 +139,18 @@ class Trainer:
             raise CheckpointError(f"{path} was trained with another [model] configuration")
         live = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
         assign_weights(self.model, live, path)
-        for name, variable in self.ema.items():
-            variable.assign(arrays[f"ema/{name}"])
-        for index, optimizer in enumerate(self.optimizers):
-            for j, variable in enumerate(optimizer.variables):
-                variable.assign(arrays[f"optimizer{index}/{j}"])
-        self.step = int(header["step"])
+        try:
+            for name, variable in self.ema.items():
+                variable.assign(arrays[f"ema/{name}"])
+            for index, optimizer in enumerate(self.optimizers):
+                for j, variable in enumerate(optimizer.variables):
+                    variable.assign(arrays[f"optimizer{index}/{j}"])
+            self.step = int(header["step"])
+        except KeyError as error:
+            raise CheckpointError(
+                f"{path} is not a training checkpoint: it has no {error.args[0]}; use it with "
+                "--start-from"
+            ) from error
         return header
 
     def start_from(self, path: str | Path) -> None:

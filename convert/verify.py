@@ -16,7 +16,7 @@ from edgemask.runtime import Stage
 
 from .arch.model import MaskRCNN
 from .keras_stages import INPUTS, KerasStage
-from .quantize import QuantizationError, check_common_scale
+from .quantize import QuantizationError, check_zero_points
 
 MIN_SIGNAL = 12.0  # dB between a float output and its int8 error; healthy stages reach 18 to 35
 MIN_MATCHED = 0.85  # share of confident detections found by both
@@ -32,7 +32,8 @@ class Verification:
     partitions : dict
         stage → {input size: (XNNPACK partitions, operators outside)}.
     signal : dict
-        ``stage/tensor`` → signal to quantization noise in dB.
+        ``stage/tensor`` → signal to quantization noise in dB; the signal is the variance of
+        the tensor, or that over all pyramid levels where it is larger.
     end_to_end : dict
         ``float``, ``int8``, ``matched`` (counts) and ``mask_iou`` (mean over the matched).
     failures : list of str
@@ -69,7 +70,7 @@ def check_partitions(pack: ModelPack, result: Verification) -> dict[str, Stage]:
                     f"{', '.join(outside) or 'nothing'}; it must be 1 with nothing outside"
                 )
     try:
-        check_common_scale(dict(pack.manifest), dict(pack.stage_spec("backbone")))
+        check_zero_points(dict(pack.manifest), dict(pack.stage_spec("backbone")))
     except QuantizationError as error:
         result.failures.append(str(error))
     return stages
@@ -113,15 +114,30 @@ def compare_tensors(
     pipeline = Pipeline(pack.manifest, compared)
     for rgb in images:
         pipeline(rgb, score_threshold=0.05, max_detections=20)
-    for name, rows in powers.items():
-        count, total, squares, noise = np.sum(np.array(rows, np.float64), axis=0)
-        variance = max(squares / count - (total / count) ** 2, 1e-12)
-        decibel = float(10 * np.log10(variance / max(noise / count, 1e-12)))
+    sums = {name: np.sum(np.array(rows, np.float64), axis=0) for name, rows in powers.items()}
+    kinds: dict[str, Any] = {}
+    for name, row in sums.items():
+        kinds[_kind(name)] = kinds.get(_kind(name), 0) + row
+    for name, row in sums.items():
+        # Levels are mixed later. One that is quiet, because no object has its size, has no signal
+        # of its own, but its error must still be small beside the signal of the others.
+        signal = max(_variance(row), _variance(kinds[_kind(name)]), 1e-12)
+        decibel = float(10 * np.log10(signal / max(row[3] / row[0], 1e-12)))
         result.signal[name] = round(decibel, 1)
         if decibel < MIN_SIGNAL:
             result.failures.append(
                 f"{name}: int8 is {decibel:.1f} dB above its error, it must be {MIN_SIGNAL:g}"
             )
+
+
+def _kind(name: str) -> str:
+    """The tensor's name without its pyramid level: ``rpn_logits_3`` → ``rpn_logits``."""
+    return name.rstrip("0123456789").rstrip("_")
+
+
+def _variance(row: np.ndarray) -> float:
+    count, total, squares, _ = row
+    return float(squares / count - (total / count) ** 2)
 
 
 def compare_end_to_end(

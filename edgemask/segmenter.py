@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numbers
 import os
 from typing import Any
 
@@ -63,18 +64,24 @@ class Segmenter:
         max_detections: int = 20,
         short_side: int | None = None,
     ) -> None:
-        if not 0 <= score_threshold <= 1:
-            raise InputError(f"score_threshold is {score_threshold}; give a number from 0 to 1")
-        if max_detections < 1:
-            raise InputError(f"max_detections is {max_detections}; give 1 or more")
+        if not isinstance(score_threshold, numbers.Real) or not 0 <= score_threshold <= 1:
+            raise InputError(f"score_threshold is {score_threshold!r}; give a number from 0 to 1")
+        if not isinstance(max_detections, numbers.Integral) or max_detections < 1:
+            raise InputError(
+                f"max_detections is {max_detections!r}; give a whole number, 1 or more"
+            )
         self.pack = model if isinstance(model, ModelPack) else load_pack(model)
         stride = self.pack.input["stride"]
-        if short_side is not None and not stride <= short_side <= 4096:
-            raise InputError(f"short_side is {short_side}; give {stride} to 4096")
+        if short_side is not None and not (
+            isinstance(short_side, numbers.Integral) and stride <= short_side <= 4096
+        ):
+            raise InputError(
+                f"short_side is {short_side!r}; give a whole number from {stride} to 4096"
+            )
         self.threads = default_threads() if threads is None else threads
-        self.score_threshold = score_threshold
-        self.max_detections = max_detections
-        self.short_side = short_side
+        self.score_threshold = float(score_threshold)
+        self.max_detections = int(max_detections)
+        self.short_side = None if short_side is None else int(short_side)
         self.stages = {
             name: Stage(content, self.pack.stage_spec(name), self.threads, name=name)
             for name, content in self.pack.stages.items()

@@ -6,8 +6,9 @@ import argparse
 import os
 import sys
 import traceback
+import warnings
 
-VERBS = ("train", "quantize", "verify", "evaluate", "pack")
+VERBS = ("teach", "train", "quantize", "verify", "evaluate", "pack")
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,14 +28,26 @@ def main(argv: list[str] | None = None) -> int:
     for name in VERBS:
         module = import_module(f".{name}", __package__)
         module.add_parser(verbs)
+    for verb in verbs.choices.values():
+        verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
+                          help="show the traceback of an error")  # fmt: skip
     options = parser.parse_args(argv)
     try:
-        return options.run(options)
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return options.run(options)
     except KeyboardInterrupt:
         print("edgemask-convert: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError) as error:
+    except (ValueError, RuntimeError, OSError, ImportError) as error:
         if options.debug:
             traceback.print_exc()
-        print(f"edgemask-convert: error: {' '.join(str(error).split())}", file=sys.stderr)
+        text = " ".join(str(error).split())
+        if isinstance(error, ModuleNotFoundError):
+            text += "; install the toolchain: pip install 'edgemask[convert]'"
+        print(f"edgemask-convert: error: {text}", file=sys.stderr)
         return 1
+
+
+def _show_warning(message, category, *_, **__) -> None:
+    print(f"edgemask-convert: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
+
+from edgemask.evaluate import load_annotations
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -28,7 +29,7 @@ def calibration_paths(folder: Path, annotations: Path | None, count: int) -> lis
         If there is none.
     """
     if annotations is not None:
-        names = [im["file_name"] for im in json.loads(annotations.read_text())["images"]]
+        names = [im["file_name"] for im in load_annotations(annotations)["images"]]
         paths = [folder / name for name in names if (folder / name).exists()]
     else:
         if not folder.is_dir():

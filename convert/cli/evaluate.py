@@ -45,12 +45,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"{kind:5} {values}")
     if options.save:
         record = {
-            "model": options.model.name,
             "dataset": options.annotations.name,
             "images": len(truth["images"]),
             "short_side": options.short_side or pipeline.manifest["input"]["short_side"],
-            **report,
         }
+        for kind, metrics in report.items():
+            record[kind] = {k: None if v is None else round(v, 5) for k, v in metrics.items()}
         options.save.parent.mkdir(parents=True, exist_ok=True)
         options.save.write_text(json.dumps(record, indent=1))
     return 0

@@ -53,8 +53,11 @@ def run(options: argparse.Namespace) -> int:
     pack = load_pack(options.pack)
     measured = {}
     for key, path in (("int8", options.int8), ("float", options.parent)):
-        measured[key] = json.loads(path.read_text())
+        measured[key] = read_measurement(path)
     drop = check_drop(measured["int8"], measured["float"], options.max_drop)
+    for item in options.note:
+        if "=" not in item:
+            raise ValueError(f"--note {item!r} is not of the form KEY=VALUE")
     notes = dict(item.split("=", 1) for item in options.note)
     manifest = dict(pack.manifest) | {
         "version": options.version,
@@ -69,6 +72,24 @@ def run(options: argparse.Namespace) -> int:
     print(f"{options.out}: {size:.2f} MB, mask AP {measured['int8']['segm']['AP']:.3f} "
           f"(float {measured['float']['segm']['AP']:.3f}, drop {drop:+.4f})")  # fmt: skip
     return 0
+
+
+def read_measurement(path: Path) -> dict:
+    """What ``evaluate --save`` wrote.
+
+    Raises
+    ------
+    ValueError
+        Another file, or one without a mask AP.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        float(record["segm"]["AP"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} holds no mask AP: give what edgemask-convert evaluate --save wrote"
+        ) from error
+    return record
 
 
 def check_drop(int8: dict, parent: dict, limit: float) -> float:

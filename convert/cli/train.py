@@ -38,6 +38,7 @@ def add_parser(verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train until the schedule's end, saving as it goes."""
+    import keras
     from tqdm import tqdm
 
     from ..arch import build_model
@@ -54,6 +55,7 @@ def run(options: argparse.Namespace) -> int:
     quiet = not sys.stderr.isatty()
     records = data.records(lambda it: tqdm(it, "reading objects", disable=quiet, leave=False))
     steps = max(1, round(config.train.epochs * len(records) / config.train.batch_size))
+    keras.utils.set_random_seed(config.train.seed)  # the weights that --init does not give
     trainer = Trainer(build_model(config.model), config, steps)
     digest = hashlib.sha256(Path(options.annotations).read_bytes()).hexdigest()
     header = {

@@ -18,8 +18,8 @@ Exit status 1 if a stage is not one XNNPACK partition, or int8 and float disagre
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "verify", "prove that a pack is delegated and equals its float parent",
-                       EXAMPLE)  # fmt: skip
+    parser = formatted(verbs, "verify", "prove that a pack is delegated and equals its float "
+                       "parent", EXAMPLE)  # fmt: skip
     parser.add_argument("pack", type=Path)
     parser.add_argument("--float", type=Path, dest="parent", help="the float checkpoint")
     parser.add_argument("--images", type=Path, help="folder of photographs to compare on")

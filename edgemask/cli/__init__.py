@@ -17,9 +17,9 @@ from edgemask.errors import EdgeMaskError
 
 __all__ = ["build_parser", "main"]
 
-# The matrix products between the networks are too small to share. On a busy machine the threads of
-# NumPy's BLAS wait for each other: one thread took 23 ms a frame where two took 75. NumPy, loaded by
-# the verbs, reads this once.
+# The matrix products between the networks are too small to share. On a busy machine the threads
+# of NumPy's BLAS wait for each other: one thread took 23 ms a frame where two took 75. NumPy reads
+# this once, when a verb loads it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 _VERBS = (demo, predict, eval, info)

@@ -219,10 +219,9 @@ def test_class_specific_masks(dtype: Any) -> None:
         for k in range(4):
             raw[n, :, :, k] = 10 * n + k - 12
     classes = np.array([3, 0, 2])
-    found = mask_probabilities(raw, lambda name: (0.5, 0) if dtype == np.int8 else (1.0, 0), classes,
-                               False)  # fmt: skip
-    scale = 0.5 if dtype == np.int8 else 1
-    own = np.array([3 - 12, 10 - 12, 22 - 12]) * scale
+    params = (0.5, 0) if dtype == np.int8 else (1.0, 0)
+    found = mask_probabilities(raw, lambda name: params, classes, False)
+    own = np.array([3 - 12, 10 - 12, 22 - 12]) * params[0]
     np.testing.assert_allclose(found[:, 0, 0], 1 / (1 + np.exp(-own)), atol=1e-6)
     assert found.shape == (3, 2, 2)
 

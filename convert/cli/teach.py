@@ -1,0 +1,147 @@
+"""``edgemask-convert teach``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from .common import formatted
+
+EXAMPLE = """example:
+  edgemask-convert teach --teacher maskrcnn2go:models/int8 --annotations train.json \\
+      --images images --out taught.json
+
+Teachers:
+  maskrcnn2go:FOLDER     model.pb and model_init.pb, 80 COCO classes
+  torchvision[:WEIGHTS]  maskrcnn_resnet50_fpn_v2, 80 COCO classes; extra [torchvision]
+  pack:FILE              an edgemask model pack, or the name of a bundled one
+  checkpoint:FILE        model.npz or a training checkpoint
+  module:function        your own; see docs/teach.md
+
+Gives masks to objects that have only a box, and adds objects where the labels do not claim to be
+complete. Run it with --measure on images with masks first: it says how good the teacher's are.
+A run that was stopped goes on where it was when the same command is given again.
+"""
+
+
+def add_parser(verbs) -> None:
+    """Declare the verb."""
+    parser = formatted(verbs, "teach", "label images with a teacher network, merged with the "
+                       "labels there are", EXAMPLE)  # fmt: skip
+    parser.add_argument("--teacher", required=True, metavar="TEACHER", help="see below")
+    parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
+    parser.add_argument("--annotations", type=Path,
+                        help="COCO JSON; without it all images of the folder are labelled from "
+                        "nothing")  # fmt: skip
+    parser.add_argument("--out", type=Path, help="COCO JSON to write")
+    parser.add_argument("--short-sides", type=_sides, metavar="N[,N…]",
+                        help="short sides to look at an image [the teacher's]")  # fmt: skip
+    parser.add_argument("--flip", action=argparse.BooleanOptionalAction,
+                        help="also look at the mirrored image [the teacher's choice]")  # fmt: skip
+    parser.add_argument("--accept", type=float, default=0.5, metavar="SCORE",
+                        help="score of an instance [%(default)s]")  # fmt: skip
+    parser.add_argument("--doubt", type=float, default=0.25, metavar="SCORE",
+                        help="score of an ignore region [%(default)s]")  # fmt: skip
+    parser.add_argument("--mask-score", type=float, default=0.7, metavar="SCORE",
+                        help="least mean probability inside a mask [%(default)s]")  # fmt: skip
+    parser.add_argument("--complete", action="store_true",
+                        help="let the labels claim that what the teacher did not find is not "
+                        "there")  # fmt: skip
+    parser.add_argument("--limit", type=int, metavar="N", help="use only the first images")
+    parser.add_argument("--measure", action="store_true",
+                        help="compare the teacher with the masks of --annotations instead of "
+                        "labelling")  # fmt: skip
+    parser.add_argument("--categories", type=_numbers, metavar="ID[,ID…]",
+                        help="ids of the categories to teach [all that it knows]")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def _numbers(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of whole numbers") from None
+
+
+def _sides(text: str) -> tuple[int, ...]:
+    sides = tuple(_numbers(text))
+    if not all(32 <= side <= 4096 for side in sides):
+        raise argparse.ArgumentTypeError(f"{text!r}: a short side is from 32 to 4096 pixels")
+    return sides
+
+
+def run(options: argparse.Namespace) -> int:
+    """Teach, or measure the teacher."""
+    from ..teach.registry import make_teacher
+
+    if options.measure and not options.annotations:
+        raise ValueError("--measure needs --annotations: masks to compare with")
+    if not options.measure and not options.out:
+        raise ValueError("--out is missing: the COCO JSON to write")
+    teacher = make_teacher(options.teacher, options.short_sides, options.flip)
+    return _measure(options, teacher) if options.measure else _teach(options, teacher)
+
+
+def _teach(options: argparse.Namespace, teacher) -> int:
+    from ..teach.merge import Rules
+    from ..teach.run import read_dataset, teach_dataset
+
+    data = _limited(read_dataset(options.annotations, options.images, teacher.categories), options)
+    rules = Rules(options.accept, options.doubt, options.mask_score)
+    kind, _, source = options.teacher.partition(":")
+    record = {
+        "source": f"{kind}:{Path(source).name}" if source else kind,  # not where it lies
+        "short_sides": options.short_sides and list(options.short_sides),
+        "flip": options.flip,
+    }
+    with _bar(len(data["images"]), "teach") as bar:
+        counts = teach_dataset(
+            teacher, data, options.images, options.out, rules, record, options.complete,
+            options.categories,
+            lambda done, total: bar.update(done - bar.n),
+        )  # fmt: skip
+    print(f"{options.out}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
+    return 0
+
+
+def _measure(options: argparse.Namespace, teacher) -> int:
+    from edgemask.evaluate import load_annotations
+    from edgemask.outputs import write_json
+
+    from ..teach.measure import measure_teacher
+
+    truth = _limited(load_annotations(options.annotations), options)
+    with _bar(len(truth["images"]), "measure") as bar:
+        report = measure_teacher(teacher, truth, options.images, options.categories, bar.update)
+    for title, key in (("found by itself", "detection"), ("in the true boxes", "prompted")):
+        for kind, metrics in report[key].items():
+            if key == "prompted" and kind == "bbox":
+                continue
+            values = (f"{k} {_shown(v)}" for k, v in metrics.items() if k.startswith("AP"))
+            print(f"{title:18} {kind:5} {'  '.join(values)}")
+    sizes, counts = report["mask_iou"], report["mask_iou"]["count"]
+    print("mean mask IoU in the true boxes  "
+          + "  ".join(f"{k} {_shown(sizes[k])} ({counts[k]})" for k in counts))  # fmt: skip
+    if options.out:
+        write_json(options.out, report)
+    return 0
+
+
+def _shown(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _limited(data: dict, options: argparse.Namespace) -> dict:
+    if not options.limit:
+        return data
+    images = data["images"][: options.limit]
+    kept = {image["id"] for image in images}
+    annotations = [a for a in data["annotations"] if a["image_id"] in kept]
+    return data | {"images": images, "annotations": annotations}
+
+
+def _bar(total: int, title: str):
+    from tqdm import tqdm
+
+    return tqdm(total=total, desc=title, disable=not sys.stderr.isatty(), unit="image", delay=2)

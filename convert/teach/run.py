@@ -1,0 +1,215 @@
+"""Teaching a whole dataset: image by image into a journal, then one finished COCO file."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from edgemask.errors import SourceError
+from edgemask.evaluate import load_annotations
+from edgemask.images import expand_source, load_image
+from edgemask.outputs import image_ids, write_json
+
+from ..dataset import DatasetWarning, upright_size
+from .journal import Journal
+from .merge import Rules, Taught, teach_image
+from .protocol import Teacher
+from .vocabulary import Vocabulary
+
+__all__ = ["assemble", "read_dataset", "teach_dataset"]
+
+
+def read_dataset(
+    annotations: str | Path | None, images: str | Path, categories: Mapping[int, str]
+) -> dict[str, Any]:
+    """Read a COCO file, or describe a folder of unlabelled images as one.
+
+    Parameters
+    ----------
+    annotations : path or None
+    images : path of the folder
+    categories : mapping of int to str
+        The teacher's, for a folder without annotations.
+
+    Raises
+    ------
+    SourceError
+        A file or folder is missing, not COCO, or has no image that can be read.
+    """
+    if annotations is not None:
+        return load_annotations(annotations)
+    paths = expand_source(str(images))
+    described, broken = [], []
+    for path, image_id in zip(paths, image_ids(paths), strict=True):
+        try:
+            with Image.open(path) as image:
+                width, height = upright_size(image)
+        except (OSError, ValueError, Image.DecompressionBombError):
+            broken.append(path)
+            continue
+        entry = {"id": image_id, "file_name": Path(path).name, "height": height, "width": width}
+        described.append(entry | {"labeled_cats": []})
+    _warn(broken, "files are no images and were left out")
+    if not described:
+        raise SourceError(f"{images} has no image that can be read: give a folder of photographs")
+    listed = [{"id": key, "name": name} for key, name in categories.items()]
+    return {"images": described, "annotations": [], "categories": listed}
+
+
+def teach_dataset(
+    teacher: Teacher,
+    data: dict[str, Any],
+    images: str | Path,
+    out: str | Path,
+    rules: Rules,
+    run: Mapping[str, Any],
+    complete: bool = False,
+    category_ids: Sequence[int] | None = None,
+    progress: Callable[[int, int], object] | None = None,
+) -> dict[str, int]:
+    """Teach every image of a dataset and write the merged COCO file.
+
+    Parameters
+    ----------
+    teacher : Teacher
+    data : dict
+        What :func:`read_dataset` returned.
+    images : path of the folder
+    out : path of the JSON file
+        A run that was stopped leaves ``OUT.partial`` beside it, and goes on from there.
+    rules : Rules
+    run : mapping
+        What makes the teacher what it is (its command-line options), for the record.
+    complete : bool
+        See :func:`assemble`.
+    category_ids : sequence of int, optional
+        Of the dataset, to teach; by default all that the teacher knows.
+    progress : callable, optional
+        Called with images done and total after each image.
+
+    Returns
+    -------
+    dict of str to int
+        How many masks were filled, instances and ignore regions added, and images left out.
+
+    Raises
+    ------
+    TeacherError, SourceError, OutputError
+        The journal belongs to another run, an image is of another size than annotated, a file
+        cannot be written.
+    """
+    out = Path(out)
+    words = Vocabulary(teacher.categories, data["categories"], category_ids)
+    digest = hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
+    record = {"teacher": teacher.name, "rules": dataclasses.asdict(rules), **run}
+    record["categories"] = words.known
+    journal = Journal(out.with_name(out.name + ".partial"), {**record, "data_sha256": digest})
+    by_image: dict[int, list[dict]] = {info["id"]: [] for info in data["images"]}
+    for annotation in data["annotations"]:
+        by_image[annotation["image_id"]].append(annotation)
+    unreadable = []
+    try:
+        for count, info in enumerate(data["images"], 1):
+            if info["id"] not in journal.done:
+                image = _read(Path(images) / info["file_name"], info)
+                if image is None:
+                    unreadable.append(f"{info['file_name']} (id {info['id']})")
+                else:
+                    own = by_image[info["id"]]
+                    taught = teach_image(image, info, own, teacher, words, rules)
+                    journal.add(info["id"], _to_json(taught))
+            if progress is not None:
+                progress(count, len(data["images"]))
+    except BaseException:
+        journal.close()
+        raise
+    _warn(unreadable, f"images are missing in {images} or damaged, and were not taught")
+    merged, counts = assemble(data, {e["image_id"]: e for e in journal}, complete)
+    merged["info"] = {**data.get("info", {}), "taught_by": record}
+    write_json(out, merged)
+    journal.close(remove=True)
+    return counts | {"images left out": len(unreadable)}
+
+
+def assemble(
+    data: Mapping[str, Any], results: Mapping[int, Mapping[str, Any]], complete: bool = False
+) -> tuple[dict[str, Any], dict[str, int]]:
+    """Merge results per image into the dataset.
+
+    Parameters
+    ----------
+    data : mapping
+        The COCO dataset; it is not changed.
+    results : mapping of image id to journal entry
+    complete : bool
+        Believe that what the teacher has not found is not there: the categories it looked for
+        join the image's ``labeled_cats``, and ``exhaustive`` becomes 1 where it looked for all of
+        them. Without it the labels claim no more than before.
+
+    Returns
+    -------
+    dict, dict
+        The merged dataset, and how many masks, instances and ignore regions came in.
+    """
+    filled = {int(key): v for entry in results.values() for key, v in entry["filled"].items()}
+    annotations = [{**a, **filled.get(a["id"], {})} for a in data["annotations"]]
+    next_id = max((a["id"] for a in annotations), default=0) + 1
+    images = []
+    counts = {"masks": len(filled), "instances": 0, "ignore regions": 0}
+    for info in data["images"]:
+        entry = results.get(info["id"])
+        if entry is None:
+            images.append(dict(info))
+            continue
+        images.append(_image_entry(info, entry["looked_for"], complete))
+        for added in entry["added"]:
+            annotations.append({"id": next_id, **added})
+            next_id += 1
+            counts["ignore regions" if added["iscrowd"] else "instances"] += 1
+    return {**data, "images": images, "annotations": annotations}, counts
+
+
+def _image_entry(info: Mapping[str, Any], looked_for: list[int], complete: bool) -> dict[str, Any]:
+    entry = {**info, "taught_cats": looked_for}
+    if complete and looked_for:
+        labelled = info.get("labeled_cats")
+        if labelled is not None:
+            entry["labeled_cats"] = sorted({*labelled, *looked_for})
+        if labelled is not None and set(labelled) <= set(looked_for):
+            entry["exhaustive"] = 1
+    return entry
+
+
+def _to_json(taught: Taught) -> dict[str, Any]:
+    return {
+        "looked_for": taught.looked_for,
+        "filled": {str(key): value for key, value in taught.filled.items()},
+        "added": taught.added,
+    }
+
+
+def _read(path: Path, info: Mapping[str, Any]):
+    """The image, or None if it cannot be read; a wrong size would put labels in wrong places."""
+    try:
+        image = load_image(path)
+    except SourceError:
+        return None
+    if image.shape[:2] != (info["height"], info["width"]):
+        raise SourceError(
+            f"image {info['id']}: {path} is {image.shape[1]}x{image.shape[0]}, the annotations say "
+            f"{info['width']}x{info['height']}: use the images that were annotated"
+        )
+    return image
+
+
+def _warn(names: list[str], text: str) -> None:
+    if names:
+        message = f"{len(names)} {text}, first: {names[0]}"
+        warnings.warn(message, DatasetWarning, stacklevel=3)

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+
+import pytest
+from edgemask_convert.config import Config, ConfigError, from_dict, load_config
+
+CONFIGS = Path(__file__).resolve().parents[2] / "convert" / "configs"
+
+
+def test_defaults() -> None:
+    assert load_config(None) == Config()
+    assert from_dict({}) == Config()
+
+
+def test_dict_round_trip() -> None:
+    config = load_config(None, ["model.neck.channels=64", "model.classes=[3, 1]"])
+    assert from_dict(config.to_dict()) == config
+    assert config.model.neck.channels == 64
+    assert config.model.classes == [3, 1]
+
+
+def test_file_and_overrides(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text('[model]\nname = "lite"\n[train]\nepochs = 3\nseed = 5\n')
+    config = load_config(path, ["train.seed=6", "train.epochs=2", "model.name=small"])
+    assert config.model.name == "small"  # text needs no quotes
+    assert config.train.seed == 6
+    assert config.train.epochs == 2.0  # an integer where a float is due
+    assert isinstance(config.train.epochs, float)
+
+
+def test_integers_in_lists_of_floats() -> None:
+    config = load_config(None, ["model.mask_head.level_thresholds=[64, 224]"])
+    assert config.model.mask_head.level_thresholds == [64.0, 224.0]
+    assert all(type(v) is float for v in config.model.mask_head.level_thresholds)
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_shipped_configs_load(path: Path) -> None:
+    config = load_config(path)
+    assert config.model.name == tomllib.loads(path.read_text())["model"]["name"]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.learning_rte=1", "unknown key train.'learning_rte'; did you mean 'learning_rate'"),
+        ("train.zzz=1", "unknown key train.'zzz'; known: batch_size"),
+        ("trian.epochs=1", "unknown key 'trian'; did you mean 'train'"),
+        ("model.backbone.alpah=1", "unknown key model.backbone.'alpah'; did you mean 'alpha'"),
+        ("train.batch_size=2.5", "train.batch_size must be int, found 2.5"),
+        ("train.batch_size=true", "train.batch_size must be int, found True"),
+        ("train.epochs=many", "train.epochs must be float, found 'many'"),
+        ("train.epochs=true", "train.epochs must be float, found True"),
+        ("model.classes=1", "model.classes must be list, found 1"),
+        ('model.classes=["person"]', "model.classes must be a list of int, found 'person' in it"),
+        ("model.classes=[1.0]", "model.classes must be a list of int, found 1.0 in it"),
+        ("model.box_head.features=[3]", "features must be a list of str, found 3 in it"),
+        ("model.neck=3", "model.neck must be a table, found 3"),
+        ("train.epochs", "override 'train.epochs' is not of the form section.key=value"),
+        ("augment.crop=300", "augment.crop must be a multiple of 32"),
+        ("augment.crop=0", "augment.crop must be a multiple of 32"),
+        ("model.classes=[]", "model.classes must be distinct ids, at least one"),
+        ("model.classes=[1, 1]", "model.classes must be distinct ids, at least one"),
+        ("model.backbone.last_block=12", "last_block must be 13 to 16"),
+        ("train.batch_size=0", "train.batch_size must be 1 or more"),
+        ("train.mask_rois=65", "mask_rois must be at most train.rois_per_image"),
+        ("train.positive_rois=65", "positive_rois must be at most train.rois_per_image"),
+        ("train.proposals=20", "rois_per_image must be at most train.proposals"),
+        ('model.mask_head.features=["p2", "p6", "p4"]', "features must be some of p2, p3, p4, p5"),
+        ("model.box_head.level_thresholds=[64]", "level_thresholds must have one entry fewer"),
+        ("model.box_head.box_weights=[1, 1, 1]", "box_weights must be four positive numbers"),
+    ],
+)
+def test_refuses(override: str, message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, [override])
+    assert message in str(caught.value)
+
+
+def test_refuses_override_of_a_value_as_section(tmp_path: Path) -> None:
+    path = tmp_path / "c.toml"
+    path.write_text("[train]\nepochs = 3\n")
+    with pytest.raises(ConfigError, match="epochs is a value, not a section"):
+        load_config(path, ["train.epochs.x=1"])
+
+
+def test_refuses_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"cannot read config .*none\.toml: No such file"):
+        load_config(tmp_path / "none.toml")
+    path = tmp_path / "c.toml"
+    path.write_text("[train\n")
+    with pytest.raises(ConfigError, match="is not valid TOML"):
+        load_config(path)

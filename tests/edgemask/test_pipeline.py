@@ -1,0 +1,317 @@
+"""The pipeline on stages that are made up, so that every number of the result is known."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import pytest
+from synthetic import small_manifest
+
+from edgemask.pipeline import Pipeline
+from edgemask.quant import quantize
+from edgemask.roi_align import roi_align
+
+# One level of stride 16 with square anchors of 32 pixels; the image is twice the input's size.
+MANIFEST: dict[str, Any] = small_manifest()
+MANIFEST["input"]["short_side"] = 64
+MANIFEST["classes"] = [{"id": 1, "name": "person"}, {"id": 18, "name": "dog"}]
+MANIFEST["rpn"] |= {"strides": [16], "anchor_sizes": [32], "pre_nms": 50, "post_nms": 5}
+MANIFEST["roi"]["strides"] = [16]
+IMAGE = np.zeros((128, 192, 3), np.uint8)  # becomes 64x96: 4x6 cells
+
+SURE, NEVER = 12.0, -30.0
+
+
+class Fake:
+    """A stage that returns what it is told, and refuses empty batches as interpreters do."""
+
+    def __init__(
+        self, outputs: dict[str, np.ndarray], params: dict[str, tuple[float, int]] | None = None
+    ) -> None:
+        self.outputs, self.params = outputs, params or {}
+        self.inputs: list[np.ndarray] = []
+
+    def run(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Remember the input."""
+        (given,) = arrays.values()
+        assert min(given.shape) > 0, "an empty batch reached a stage"
+        self.inputs.append(np.array(given))
+        count = len(given)
+        if "p2" in self.outputs:
+            return self.outputs
+        return {name: value[:count] for name, value in self.outputs.items()}
+
+    def quantization(self, name: str) -> tuple[float, int]:
+        """float32 unless told otherwise."""
+        return self.params.get(name, (1.0, 0))
+
+
+class Never(Fake):
+    """A stage that must not run."""
+
+    def __init__(self) -> None:
+        super().__init__({})
+
+    def run(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
+        """Fail."""
+        raise AssertionError("this stage must not run")
+
+
+def backbone(cells: list[tuple[int, int, float]], rows: int = 4, columns: int = 6) -> Fake:
+    """Propose the anchors of the cells (row, column, logit)."""
+    logits = np.full((1, rows, columns, 1), NEVER, np.float32)
+    deltas = np.zeros((1, rows, columns, 4), np.float32)
+    deltas[..., 2:] = -50  # all other boxes are smaller than a pixel
+    for row, column, value in cells:
+        logits[0, row, column, 0] = value
+        deltas[0, row, column] = 0
+    features = np.random.default_rng(0).uniform(0, 6, (1, rows, columns, 8)).astype(np.float32)
+    return Fake({"p2": features, "rpn_logits_2": logits, "rpn_deltas_2": deltas})
+
+
+def box_head(*logits: tuple[float, float]) -> Fake:
+    """Score the proposals and leave the boxes alone."""
+    values = np.array(logits, np.float32)
+    return Fake({"logits": values, "deltas": np.zeros((len(values), 4), np.float32)})
+
+
+def mask_head(*levels: float, channels: int = 1) -> Fake:
+    """Give constant masks; with several channels each is 1 lower than the one before."""
+    values = np.array(levels, np.float32)[:, None, None, None] - np.arange(channels)
+    return Fake({"logits": np.broadcast_to(values, (len(levels), 28, 28, channels)).copy()})
+
+
+def pipeline(first: Fake, second: Fake, third: Fake, **mask: Any) -> Pipeline:
+    """Put three stages together."""
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["mask"] |= mask
+    return Pipeline(manifest, {"backbone": first, "box_head": second, "mask_head": third})
+
+
+def sigmoid(x: float) -> float:
+    """Return 1 / (1 + exp(-x))."""
+    return float(1 / (1 + np.exp(-x)))
+
+
+def test_one_object() -> None:
+    first, second, third = backbone([(1, 2, 3)]), box_head((1.5, NEVER)), mask_head(4.0)
+    run = pipeline(first, second, third)
+    found = run(IMAGE)
+    # the anchor of row 1, column 2 is 24 8 56 40; the image is twice as large
+    np.testing.assert_allclose(found.boxes, [[48, 16, 112, 80]], atol=1e-3)
+    assert found.class_ids.tolist() == [1]
+    assert found.class_names == ["person"]
+    assert found.scores[0] == pytest.approx(sigmoid(1.5) * sigmoid(4.0), abs=1e-5)
+    assert found.size == (128, 192)
+    expected = np.zeros((128, 192), bool)
+    expected[16:80, 48:112] = True
+    np.testing.assert_array_equal(found.masks.to_dense()[0], expected)
+    assert first.inputs[0].shape == (1, 64, 96, 3)
+    assert second.inputs[0].shape == (1, 7, 7, 8)
+    assert third.inputs[0].shape == (1, 7, 7, 8)
+    names = {
+        "resize", "backbone", "proposals", "roi_align", "box_head", "nms", "mask_roi_align",
+        "mask_head", "paste", "total",
+    }  # fmt: skip
+    assert set(run.timings) == names
+    assert run.timings["total"] == pytest.approx(
+        sum(v for k, v in run.timings.items() if k != "total"), rel=0.2
+    )
+
+
+def test_no_proposals() -> None:
+    run = pipeline(backbone([]), Never(), Never())
+    found = run(IMAGE)
+    assert len(found) == 0
+    assert found.size == (128, 192)
+    assert run.timings["total"] > 0
+
+
+def test_no_detections() -> None:
+    second = box_head((NEVER, NEVER), (NEVER, NEVER))
+    found = pipeline(backbone([(1, 1, 3), (3, 4, 2)]), second, Never())(IMAGE)
+    assert len(found) == 0
+    assert len(second.inputs) == 1
+
+
+def test_masks_that_rule_all_detections_out() -> None:
+    third = mask_head(-3.0, -3.0)  # empty masks: the score becomes 0
+    second = box_head((SURE, NEVER), (SURE, NEVER))
+    found = pipeline(backbone([(0, 0, 3), (3, 4, 2)]), second, third)(IMAGE)
+    assert len(found) == 0
+    assert found.masks.to_dense().shape == (0, 128, 192)
+
+
+def test_order_after_rescoring() -> None:
+    """The box scores order 0 1 2 becomes 2 0 1 when the masks are known."""
+    first = backbone([(0, 0, 5), (0, 3, 4), (3, 5, 3)])
+    second = box_head((2.0, NEVER), (1.5, NEVER), (NEVER, 1.2))
+    found = pipeline(first, second, mask_head(0.8, 0.1, 4.0))(IMAGE)
+    expected = [sigmoid(1.2) * sigmoid(4), sigmoid(2) * sigmoid(0.8)]
+    np.testing.assert_allclose(found.scores, expected, atol=1e-5)  # the last is below .5
+    assert found.class_ids.tolist() == [18, 1]
+    assert found.class_names == ["dog", "person"]
+    np.testing.assert_allclose(found.boxes[1], [0, 0, 48, 48], atol=1e-3)
+    plain = pipeline(first, second, mask_head(0.8, 0.1, 4.0), rescore=False)(IMAGE)
+    np.testing.assert_allclose(plain.scores, [sigmoid(v) for v in (2, 1.5, 1.2)], atol=1e-5)
+
+
+def test_score_threshold() -> None:
+    stages = (
+        backbone([(0, 0, 5), (0, 3, 4)]),
+        box_head((2.0, NEVER), (1.0, NEVER)),
+        mask_head(SURE, SURE),
+    )
+    assert len(pipeline(*stages)(IMAGE, score_threshold=0.7)) == 2
+    assert len(pipeline(*stages)(IMAGE, score_threshold=0.8)) == 1
+    assert len(pipeline(*stages)(IMAGE, score_threshold=0.9)) == 0
+
+
+def test_max_detections_caps_before_the_masks() -> None:
+    third = mask_head(SURE, SURE, SURE)
+    stages = (
+        backbone([(0, 0, 5), (0, 3, 4), (3, 5, 3)]),
+        box_head((2.0, NEVER), (1.0, NEVER), (3.0, NEVER)),
+        third,
+    )
+    found = pipeline(*stages)(IMAGE, max_detections=2)
+    np.testing.assert_allclose(found.scores, [sigmoid(3), sigmoid(2)], atol=1e-4)
+    assert len(third.inputs[0]) == 2
+
+
+def test_class_specific_masks() -> None:
+    """Each detection takes the mask of its own class: 3 for persons, 2 for dogs."""
+    stages = (
+        backbone([(0, 0, 5), (0, 3, 4)]),
+        box_head((SURE, NEVER), (NEVER, SURE - 1)),
+        mask_head(3.0, 3.0, channels=2),
+    )
+    found = pipeline(*stages, class_agnostic=False)(IMAGE)
+    np.testing.assert_allclose(found.scores, [sigmoid(3), sigmoid(2)], atol=1e-4)
+    assert found.class_names == ["person", "dog"]
+
+
+def test_short_side() -> None:
+    first = backbone([(1, 2, 3)], rows=8, columns=12)
+    found = pipeline(first, box_head((SURE, NEVER)), mask_head(SURE))(IMAGE, short_side=128)
+    assert first.inputs[0].shape == (1, 128, 192, 3)
+    np.testing.assert_allclose(found.boxes, [[24, 8, 56, 40]], atol=1e-3)
+
+
+def test_elongated_image() -> None:
+    """Each axis has its own scale: 100x1000 becomes 32x128, not a padded 64x640."""
+    first = backbone([(0, 3, 3)], rows=2, columns=8)
+    found = pipeline(first, box_head((SURE, NEVER)), mask_head(SURE))(
+        np.zeros((100, 1000, 3), np.uint8)
+    )
+    assert first.inputs[0].shape == (1, 32, 128, 3)
+    # the anchor 40 -8 72 24, clipped, times 1000/128 and 100/32
+    np.testing.assert_allclose(found.boxes, [[312.5, 0, 562.5, 75]], atol=1e-2)
+
+
+def grey_levels() -> np.ndarray:
+    """Return a 64x64 image with all values of a byte in all channels."""
+    values = np.arange(64 * 64 * 3) * 7 % 256
+    return values.reshape(64, 64, 3).astype(np.uint8)
+
+
+def first_input(params: tuple[float, int], **changes: float) -> np.ndarray:
+    """Return what the first stage is given for `grey_levels`."""
+    first = backbone([], rows=4, columns=4)
+    first.params["image"] = params
+    run = pipeline(first, Never(), Never())
+    run.manifest["input"].update(changes)  # type: ignore[attr-defined]
+    image = grey_levels()
+    run(image)
+    np.testing.assert_array_equal(image, grey_levels())  # the caller's array is untouched
+    (given,) = first.inputs
+    assert given.shape == (1, 64, 64, 3)
+    return given[0]
+
+
+def test_int8_input_by_flipping_a_bit_equals_the_formula() -> None:
+    given = first_input((1 / 128, 0))
+    real = (grey_levels().astype(np.float32) - 128) / 128
+    assert given.dtype == np.int8
+    np.testing.assert_array_equal(given, quantize(real, 1 / 128, 0))
+    # the general path, taken because of the mean that is no longer 128 exactly, agrees
+    np.testing.assert_array_equal(given, first_input((1 / 128, 0), mean=128.0001))
+
+
+@pytest.mark.parametrize(
+    ("params", "changes"),
+    [((0.01, 5), {}), ((0.02, -7), {"mean": 120.0, "std": 60.0}), ((1 / 128, 1), {})],
+)
+def test_int8_input_in_general(params: tuple[float, int], changes: dict[str, float]) -> None:
+    mean, std = changes.get("mean", 128), changes.get("std", 128)
+    real = (grey_levels().astype(np.float32) - np.float32(mean)) / np.float32(std)
+    given = first_input(params, **changes)
+    assert given.dtype == np.int8
+    np.testing.assert_array_equal(given, quantize(real, *params))
+
+
+def test_float_input() -> None:
+    given = first_input((1.0, 0))
+    assert given.dtype == np.float32
+    np.testing.assert_allclose(given, grey_levels() / 128 - 1, atol=1e-6)
+
+
+TWO_LEVELS = {
+    "output_size": 7,
+    "sampling_ratio": 2,
+    "features": ["p2", "p3"],
+    "level_thresholds": [20.0],
+}
+BOXES = np.array([[3, 5, 20, 19], [0, 0, 96, 64], [50, 30, 90, 62]], np.float32)
+
+
+def pooled(
+    scales: tuple[float, float], wanted: tuple[float, int], features: list[np.ndarray]
+) -> np.ndarray:
+    """Return what the box head would be given for int8 features of two levels."""
+    params = {f"p{n + 2}": (scale, -128) for n, scale in enumerate(scales)}
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["roi"] = {
+        "features": ["p2", "p3"], "strides": [8, 16], "box": TWO_LEVELS, "mask": TWO_LEVELS,
+    }  # fmt: skip
+    stages = {
+        "backbone": Fake({}, params),
+        "box_head": Fake({}, {"rois": wanted}),
+        "mask_head": Never(),
+    }
+    raw = {
+        f"p{n + 2}": quantize(level, *params[f"p{n + 2}"])[None] for n, level in enumerate(features)
+    }
+    return Pipeline(manifest, stages)._pool(raw, BOXES, "box")
+
+
+@pytest.mark.parametrize("scales", [(6 / 255, 6 / 255), (6 / 255, 1.5 / 255), (2 / 255, 6 / 255)])
+@pytest.mark.parametrize("wanted", [(6 / 255, -128), (0.03, -100), (1.0, 0)])
+def test_levels_of_different_scale(scales: tuple[float, float], wanted: tuple[float, int]) -> None:
+    """The head is given the same real values, whatever codes the levels use."""
+    random = np.random.default_rng(0)
+    features = [
+        random.uniform(0, 255 * scale, (64 // stride, 96 // stride, 8)).astype(np.float32)
+        for scale, stride in zip(scales, (8, 16), strict=True)
+    ]
+    level_ids = np.array([0, 1, 1])
+    exact = roi_align(features, BOXES, level_ids, [8, 16], 7, 2)
+    found = pooled(scales, wanted, features)
+    if wanted == (1.0, 0):
+        assert found.dtype == np.float32
+        real, step = found, 0.0
+    else:
+        assert found.dtype == np.int8
+        real, step = (found.astype(np.float32) - wanted[1]) * np.float32(wanted[0]), wanted[0]
+    error = np.abs(real - exact)
+    # half a step of the head's code and half a step of the level's
+    for n, level in enumerate(level_ids):
+        assert error[n].max() <= 0.5 * step + 0.5 * scales[level] + 1e-5
+
+
+def test_noncontiguous_image() -> None:
+    stages = backbone([(1, 2, 3)]), box_head((SURE, NEVER)), mask_head(SURE)
+    wide = np.zeros((128, 384, 3), np.uint8)
+    assert len(pipeline(*stages)(wide[:, ::2])) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import numbers
 import os
 from typing import Any
@@ -14,6 +15,10 @@ from edgemask.pipeline import Pipeline
 from edgemask.runtime import Stage, default_threads
 
 __all__ = ["Segmenter"]
+
+
+def _within(value: Any, kind: Any, low: float, high: float) -> bool:
+    return isinstance(value, kind) and bool(low <= value <= high)
 
 
 class Segmenter:
@@ -64,17 +69,15 @@ class Segmenter:
         max_detections: int = 20,
         short_side: int | None = None,
     ) -> None:
-        if not isinstance(score_threshold, numbers.Real) or not 0 <= score_threshold <= 1:
+        if not _within(score_threshold, numbers.Real, 0, 1):
             raise InputError(f"score_threshold is {score_threshold!r}; give a number from 0 to 1")
-        if not isinstance(max_detections, numbers.Integral) or max_detections < 1:
+        if not _within(max_detections, numbers.Integral, 1, math.inf):
             raise InputError(
                 f"max_detections is {max_detections!r}; give a whole number, 1 or more"
             )
         self.pack = model if isinstance(model, ModelPack) else load_pack(model)
         stride = self.pack.input["stride"]
-        if short_side is not None and not (
-            isinstance(short_side, numbers.Integral) and stride <= short_side <= 4096
-        ):
+        if short_side is not None and not _within(short_side, numbers.Integral, stride, 4096):
             raise InputError(
                 f"short_side is {short_side!r}; give a whole number from {stride} to 4096"
             )

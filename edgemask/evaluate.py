@@ -11,7 +11,8 @@ Two optional fields of an image in the annotation file say how far its labels go
     a hit nor a false positive (the rule of LVIS, Gupta et al. 2019, for its "not exhaustive"
     categories).
 
-Files without these fields are evaluated as COCO files always are.
+Files without these fields are evaluated as COCO files always are. An annotation without a
+segmentation counts for boxes; for masks its box is a region that is ignored.
 """
 
 from __future__ import annotations
@@ -148,10 +149,10 @@ def evaluate(
     partial = {image["id"] for image in data["images"] if image.get("exhaustive", 1) == 0}
     report = {}
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
-        truth = coco_class()
-        truth.dataset = data
-        truth.createIndex()
         for kind in iou_types:
+            truth = coco_class()
+            truth.dataset = {**data, "annotations": _ignore_maskless(data["annotations"], kind)}
+            truth.createIndex()
             evaluation = coco_eval_class(truth, _as_coco(truth, results, kind), kind)
             evaluation.params.catIds = chosen
             evaluation.evaluate()
@@ -264,6 +265,20 @@ def _load_predictions(
                 "annotations that belong to these predictions"
             )
     return [dict(entry) for entry in entries]
+
+
+def _ignore_maskless(annotations: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """For masks, turn annotations that have only a box into ignore regions."""
+    if kind != "segm":
+        return annotations
+    marked = []
+    for entry in annotations:
+        if not entry.get("segmentation"):
+            x, y, w, h = entry["bbox"]
+            box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
+            entry = {**entry, "segmentation": box, "iscrowd": 1}
+        marked.append(entry)
+    return marked
 
 
 def _as_coco(truth: Any, results: Sequence[Mapping[str, Any]], kind: str) -> Any:

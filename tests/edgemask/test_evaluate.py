@@ -320,3 +320,15 @@ def test_image_without_a_name(drawn, fake_segmenter):
 
 def test_thresholds_for_average_precision():
     assert (evaluation.SCORE_THRESHOLD, evaluation.MAX_DETECTIONS) == (0.01, 100)
+
+
+@pytest.mark.parametrize("segmentation", [[], None])
+def test_annotation_without_a_mask(segmentation):
+    """It counts for boxes; for masks it is neither a miss when absent nor a hit when found."""
+    boxed = annotation(BOX["third"], segmentation=segmentation)
+    data = dataset([image()], [annotation(BOX["person"]), boxed])
+    report = evaluate([detection(BOX["person"])], data)
+    assert report["segm"]["AP"] == pytest.approx(1)
+    assert report["bbox"]["AP"] < 0.6
+    both = [detection(BOX["person"]), detection(BOX["third"], 0.95)]
+    assert evaluate(both, data)["segm"]["AP"] == pytest.approx(1)

@@ -18,6 +18,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgemask.images import MAX_PIXELS
+
 from .bitmaps import MASK_SIZE, box_bitmap
 
 REQUIRED = {
@@ -67,10 +69,18 @@ class Record:
     exhaustive: bool
 
 
+def orientation(image: Image.Image) -> int:
+    """The EXIF orientation, 1 (upright) where there is none, as in :mod:`edgemask.images`."""
+    try:
+        return image.getexif().get(0x0112, 1)
+    except Exception:  # broken EXIF does not make the picture unusable
+        return 1
+
+
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height after the EXIF orientation, as :mod:`edgemask.images` sees the image."""
+    """Width and height after the EXIF orientation."""
     width, height = image.size
-    return (height, width) if image.getexif().get(0x0112, 1) in (5, 6, 7, 8) else (width, height)
+    return (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
 
 
 def _corners(annotation: dict) -> np.ndarray:
@@ -186,9 +196,9 @@ class CocoDataset:
     def records(self, progress=None) -> list[Record]:
         """Rasterise every object and return one :class:`Record` per image.
 
-        Dropped with one warning that counts them: files that are no images, degenerate
-        objects (a box of less than one pixel, or outside the image), and masks without
-        area, whose boxes are kept.
+        Left out with one warning that counts them: files that are no images or have more
+        than 100 megapixels, degenerate objects (a box of less than one pixel, or outside
+        the image), and masks without area, whose boxes are kept.
 
         Raises
         ------
@@ -206,7 +216,7 @@ class CocoDataset:
             if self._check_image(info, unreadable):
                 made.append(self._record(info, dropped, hollow))
         for what, found in (
-            ("files are no images and were left out, first:", unreadable),
+            ("files are no images, or too large, and were left out, first:", unreadable),
             (
                 "objects have a box of less than a pixel inside the image and were dropped, "
                 "first: annotation",
@@ -229,7 +239,9 @@ class CocoDataset:
         try:
             with Image.open(path) as image:
                 width, height = upright_size(image)
-        except OSError:
+            if width * height > MAX_PIXELS:
+                raise ValueError
+        except Exception:  # Pillow answers damaged data with nearly any exception
             unreadable.append(f"{path} (id {info['id']})")
             return False
         if (width, height) != (info["width"], info["height"]):

@@ -18,7 +18,7 @@ from edgemask.images import as_rgb
 
 from .augment import make_sample
 from .config import Config
-from .dataset import DatasetError, Record
+from .dataset import DatasetError, Record, orientation
 
 
 def read_image(record: Record) -> Image.Image:
@@ -33,7 +33,8 @@ def read_image(record: Record) -> Image.Image:
     try:
         with Image.open(io.BytesIO(record.path.read_bytes())) as image:
             # As on the device: upright, 16 bits scaled, transparency over white.
-            rgb = Image.fromarray(as_rgb(ImageOps.exif_transpose(image)))
+            upright = image if orientation(image) == 1 else ImageOps.exif_transpose(image)
+            rgb = Image.fromarray(as_rgb(upright))
     except Exception as error:  # Pillow answers damaged data with nearly any exception
         raise DatasetError(
             f"image {record.image_id}: cannot decode {record.path}: {error}"

@@ -269,3 +269,21 @@ def test_refuses_a_folder_of_rubbish(coco: Coco) -> None:
 def test_category_names(coco: Coco) -> None:
     coco.image(1)
     assert coco.load().category_names == {c["id"]: c["name"] for c in CLASSES}
+
+
+def test_too_large_images_are_skipped(coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgemask_convert.dataset.MAX_PIXELS", 1500)
+    coco.image(1)
+    coco.image(2, width=60)
+    dataset = coco.load()
+    with pytest.warns(DatasetWarning, match=r"too large, .*2\.png \(id 2\)"):
+        assert len(dataset.records()) == 1
+
+
+def test_broken_exif_does_not_matter(coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Image.Image) -> None:
+        raise SyntaxError("bad EXIF")
+
+    coco.image(1)
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    assert coco.load().records()[0].width == 40

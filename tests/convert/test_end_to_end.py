@@ -23,7 +23,7 @@ from edgemask.modelpack import load_pack
 
 pytestmark = pytest.mark.train
 
-# Mask AP on the dev set after 80 epochs was .81 to .85 with three seeds, int8 within .01 of float.
+# Mask AP on the dev set after 80 epochs was .78 to .84 with three seeds, float and int8 alike.
 WANTED_AP = 0.7
 CONFIG = """
 [model]

@@ -25,7 +25,7 @@ SURE, NEVER = 12.0, -30.0
 
 
 class Fake:
-    """A stage that returns what it is told, and refuses empty batches as interpreters do."""
+    """A stage that returns what it is told, refuses empty batches, and without outputs all."""
 
     def __init__(
         self, outputs: dict[str, np.ndarray], params: dict[str, tuple[float, int]] | None = None
@@ -35,28 +35,20 @@ class Fake:
 
     def run(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
         """Remember the input."""
+        assert self.outputs, "this stage must not run"
         (given,) = arrays.values()
         assert min(given.shape) > 0, "an empty batch reached a stage"
         self.inputs.append(np.array(given))
         count = len(given)
-        if "p2" in self.outputs:
-            return self.outputs
-        return {name: value[:count] for name, value in self.outputs.items()}
+        whole = "p2" in self.outputs
+        return {k: v if whole else v[:count] for k, v in self.outputs.items()}
 
     def quantization(self, name: str) -> tuple[float, int]:
         """float32 unless told otherwise."""
         return self.params.get(name, (1.0, 0))
 
 
-class Never(Fake):
-    """A stage that must not run."""
-
-    def __init__(self) -> None:
-        super().__init__({})
-
-    def run(self, **arrays: np.ndarray) -> dict[str, np.ndarray]:
-        """Fail."""
-        raise AssertionError("this stage must not run")
+NEVER_RUN = Fake({})
 
 
 def backbone(cells: list[tuple[int, int, float]], rows: int = 4, columns: int = 6) -> Fake:
@@ -116,13 +108,11 @@ def test_one_object() -> None:
         "mask_head", "paste", "total",
     }  # fmt: skip
     assert set(run.timings) == names
-    assert run.timings["total"] == pytest.approx(
-        sum(v for k, v in run.timings.items() if k != "total"), rel=0.2
-    )
+    assert run.timings["total"] >= max(run.timings.values())
 
 
 def test_no_proposals() -> None:
-    run = pipeline(backbone([]), Never(), Never())
+    run = pipeline(backbone([]), NEVER_RUN, NEVER_RUN)
     found = run(IMAGE)
     assert len(found) == 0
     assert found.size == (128, 192)
@@ -131,14 +121,13 @@ def test_no_proposals() -> None:
 
 def test_no_detections() -> None:
     second = box_head((NEVER, NEVER), (NEVER, NEVER))
-    found = pipeline(backbone([(1, 1, 3), (3, 4, 2)]), second, Never())(IMAGE)
+    found = pipeline(backbone([(1, 1, 3), (3, 4, 2)]), second, NEVER_RUN)(IMAGE)
     assert len(found) == 0
     assert len(second.inputs) == 1
 
 
 def test_masks_that_rule_all_detections_out() -> None:
-    third = mask_head(-3.0, -3.0)  # empty masks: the score becomes 0
-    second = box_head((SURE, NEVER), (SURE, NEVER))
+    second, third = box_head((SURE, NEVER), (SURE, NEVER)), mask_head(-3.0, -3.0)
     found = pipeline(backbone([(0, 0, 3), (3, 4, 2)]), second, third)(IMAGE)
     assert len(found) == 0
     assert found.masks.to_dense().shape == (0, 128, 192)
@@ -203,9 +192,8 @@ def test_short_side() -> None:
 def test_elongated_image() -> None:
     """Each axis has its own scale: 100x1000 becomes 32x128, not a padded 64x640."""
     first = backbone([(0, 3, 3)], rows=2, columns=8)
-    found = pipeline(first, box_head((SURE, NEVER)), mask_head(SURE))(
-        np.zeros((100, 1000, 3), np.uint8)
-    )
+    image = np.zeros((100, 2000, 3), np.uint8)[:, ::2]  # a view works as well
+    found = pipeline(first, box_head((SURE, NEVER)), mask_head(SURE))(image)
     assert first.inputs[0].shape == (1, 32, 128, 3)
     # the anchor 40 -8 72 24, clipped, times 1000/128 and 100/32
     np.testing.assert_allclose(found.boxes, [[312.5, 0, 562.5, 75]], atol=1e-2)
@@ -221,7 +209,7 @@ def first_input(params: tuple[float, int], **changes: float) -> np.ndarray:
     """Return what the first stage is given for `grey_levels`."""
     first = backbone([], rows=4, columns=4)
     first.params["image"] = params
-    run = pipeline(first, Never(), Never())
+    run = pipeline(first, NEVER_RUN, NEVER_RUN)
     run.manifest["input"].update(changes)  # type: ignore[attr-defined]
     image = grey_levels()
     run(image)
@@ -279,7 +267,7 @@ def pooled(
     stages = {
         "backbone": Fake({}, params),
         "box_head": Fake({}, {"rois": wanted}),
-        "mask_head": Never(),
+        "mask_head": NEVER_RUN,
     }
     raw = {
         f"p{n + 2}": quantize(level, *params[f"p{n + 2}"])[None] for n, level in enumerate(features)
@@ -309,9 +297,3 @@ def test_levels_of_different_scale(scales: tuple[float, float], wanted: tuple[fl
     # half a step of the head's code and half a step of the level's
     for n, level in enumerate(level_ids):
         assert error[n].max() <= 0.5 * step + 0.5 * scales[level] + 1e-5
-
-
-def test_noncontiguous_image() -> None:
-    stages = backbone([(1, 2, 3)]), box_head((SURE, NEVER)), mask_head(SURE)
-    wide = np.zeros((128, 384, 3), np.uint8)
-    assert len(pipeline(*stages)(wide[:, ::2])) == 1

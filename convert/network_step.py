@@ -111,8 +111,9 @@ class StepLosses:
         }
 
         sample = sample_rois(
-            proposals, boxes, valid, ignore, exhaustive, t.rois_per_image, t.positive_rois, seed
-        )
+            proposals, boxes, valid, ignore, exhaustive, cfg.augment.crop,
+            t.rois_per_image, t.positive_rois, seed,
+        )  # fmt: skip
         loss |= self._second_stage(out, batch, sample, seed, training)
         weights = {
             "rpn_class": t.weight_rpn_class, "rpn_box": t.weight_rpn_box,

@@ -80,15 +80,26 @@ def assign_anchors(
     return AnchorTargets(matched, positive, tf.cast(negative, tf.float32))
 
 
-def _jitter(boxes, seed, strength: float = 0.12):
-    """Shift every edge by up to ``strength`` of the side: a perfect box teaches no refinement."""
+def _jitter(boxes, seed, image_size: float, strength: float = 0.12):
+    """Shift every edge by up to ``strength`` of the side: a perfect box teaches no refinement.
+
+    Clipped to the image, as proposals are: RoIAlign is defined for boxes inside it.
+    """
     size = tf.tile(boxes[..., 2:] - boxes[..., :2], [1, 1, 2])
     noise = tf.random.stateless_uniform(tf.shape(boxes), seed, -strength, strength)
-    return tf.maximum(boxes + noise * size, 0.0)
+    return bx.clip(boxes + noise * size, image_size, image_size)
 
 
 def sample_rois(
-    proposals, boxes, valid, ignore, exhaustive, count: int, max_positive: int, seed
+    proposals,
+    boxes,
+    valid,
+    ignore,
+    exhaustive,
+    image_size: float,
+    count: int,
+    max_positive: int,
+    seed,
 ) -> RoISample:
     """Draw ``count`` regions per image from proposals and slightly moved objects.
 
@@ -99,9 +110,10 @@ def sample_rois(
     ----------
     proposals : (B, P, 4) float32; all-zero rows are padding
     boxes, valid, ignore, exhaustive : as in :func:`assign_anchors`
+    image_size : side of the square input in pixels
     seed : (2,) int32 for the stateless generator
     """
-    rois = tf.concat([proposals, _jitter(boxes, seed + 7)], axis=1)
+    rois = tf.concat([proposals, _jitter(boxes, seed + 7, image_size)], axis=1)
     real = bx.area(rois) > 1.0
     iou = bx.pairwise_iou(rois, boxes) * valid[:, None]
     matched = tf.argmax(iou, -1, output_type=tf.int32)

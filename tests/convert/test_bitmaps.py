@@ -50,8 +50,8 @@ def test_disc_area_and_centre() -> None:
     disc = coverage([np.stack([26 + 16 * np.cos(turns), 28 + 8 * np.sin(turns)], 1).ravel()])
     assert disc.mean() == pytest.approx(np.pi / 4, abs=0.01)
     y, x = np.mgrid[0.5:MASK_SIZE, 0.5:MASK_SIZE]
-    assert (disc * x).sum() / disc.sum() == pytest.approx(32, abs=0.2)
-    assert (disc * y).sum() / disc.sum() == pytest.approx(32, abs=0.2)
+    assert (disc * x).sum() / disc.sum() == pytest.approx(32, abs=0.05)
+    assert (disc * y).sum() / disc.sum() == pytest.approx(32, abs=0.05)
 
 
 def test_parts_add_up() -> None:

@@ -10,6 +10,7 @@ from edgemask.anchors import pyramid_anchors
 
 ANCHORS = pyramid_anchors([(4, 4)], [8], [8], [1.0])  # side by side, without overlap
 SEED = np.array([0, 5], np.int32)
+SIDE = 96.0  # of the image that RoIs are sampled in
 NOTHING = np.zeros((1, 2, 4), np.float32)
 
 
@@ -152,6 +153,7 @@ def sample(
         VALID,
         regions,
         np.array([exhaustive], np.float32),
+        SIDE,
         count,
         most,
         SEED + seed,
@@ -184,6 +186,17 @@ def test_moved_objects_stay_near() -> None:
         assert len(moved) == 2
         objects = OBJECTS[0][found["matched"][found["positive"] > 0]]
         assert 0 < np.abs(moved - objects).max() <= 0.12 * 20 + 1e-4
+
+
+def test_moved_objects_stay_inside_the_image() -> None:
+    boxes = np.array([[[0, 0, 96, 96], [60, 70, 96, 96], [0, 0, 0, 0]]], np.float32)
+    for seed in range(10):
+        chosen = sample_rois(
+            np.zeros((1, 30, 4), np.float32), boxes, VALID, NOTHING, np.ones(1, np.float32),
+            SIDE, 16, 8, SEED + seed,
+        )  # fmt: skip
+        assert chosen.boxes.numpy().min() >= 0
+        assert chosen.boxes.numpy().max() <= SIDE
 
 
 def test_at_most_so_many_positives() -> None:
@@ -226,6 +239,6 @@ def test_batch_images_do_not_mix(objects: int) -> None:
     valid[objects] = VALID[0]
     proposals = np.repeat(np.pad(PROPOSALS, ((0, 0), (0, 24), (0, 0))), 2, axis=0)
     none = np.zeros((2, 1, 4), np.float32)
-    chosen = sample_rois(proposals, boxes, valid, none, np.ones(2, np.float32), 16, 8, SEED)
+    chosen = sample_rois(proposals, boxes, valid, none, np.ones(2, np.float32), SIDE, 16, 8, SEED)
     assert chosen.positive[objects].numpy().sum() == 5
     assert chosen.positive[1 - objects].numpy().sum() == 0

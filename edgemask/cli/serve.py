@@ -1,0 +1,185 @@
+"""``edgemask serve``: a web page with the live overlay of a camera."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgemask.cli import common
+
+if TYPE_CHECKING:
+    from edgemask.settings import Settings
+
+HELP = "show a camera with its instances on a web page"
+EXAMPLE = "edgemask serve camera:0 --host 0.0.0.0 --max-fps 10 --max-temp 75"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        nargs="?",
+        help="camera:0, /dev/video0, rtsp://…, a video, a folder, synthetic: (default: camera:0)",
+    )
+    parser.add_argument(
+        "--score",
+        type=common.score,
+        help="leave out what is less sure than this, 0 to 1 (default: 0.5)",
+    )
+    server = parser.add_argument_group("server")
+    server.add_argument(
+        "--host",
+        help="address to listen on; 0.0.0.0 is the whole network, which needs a token (default: "
+        "127.0.0.1, this machine only)",
+    )
+    server.add_argument("--port", type=_port, help="port to listen on (default: 8080)")
+    server.add_argument(
+        "--token-file",
+        metavar="FILE",
+        type=Path,
+        help="ask for the token in this file, also on 127.0.0.1; made if missing (default, where "
+        "one is needed: ~/.local/state/edgemask/token)",
+    )
+    pace = parser.add_argument_group("pace")
+    pace.add_argument(
+        "--max-fps",
+        metavar="N",
+        type=_between(0.01, 1000),
+        help="frames per second at most (default: as many as the CPU can)",
+    )
+    pace.add_argument(
+        "--max-temp",
+        metavar="CELSIUS",
+        type=_between(30, 110),
+        help="slow down above this temperature of the CPU (default: leave it to the firmware)",
+    )
+    parser.add_argument(
+        "--config",
+        metavar="FILE",
+        help="TOML file with these and more settings, such as MQTT and zones; options win over it",
+    )
+    common.add_model_options(parser)
+    parser.set_defaults(model=None)  # so that a configuration can name one
+
+
+def _port(text: str) -> int:
+    value = int(text) if text.isascii() and text.isdigit() else -1
+    if not 0 <= value <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return value
+
+
+def _between(low: float, high: float) -> Any:
+    def parse(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = low - 1
+        if not low <= value <= high:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a number from {low:g} to {high:g}")
+        return value
+
+    return parse
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until SIGTERM or Ctrl-C."""
+    from edgemask.live.engine import Engine
+    from edgemask.live.notify import Notifier
+    from edgemask.live.service import longest_pause, stop_signals, supervise
+    from edgemask.serve.server import Server
+    from edgemask.sinks import start_sinks
+
+    settings = _settings(options)
+    host, uri = settings.serve.host, settings.source.uri
+    notifier = Notifier()
+    with stop_signals() as stopped, contextlib.ExitStack() as cleanup:
+        token, first = _token(settings)
+        segmenter = common.make_segmenter(
+            options, settings.model.score, settings.model.max_detections
+        )
+        engine = Engine(
+            uri,
+            segmenter,
+            max_fps=settings.pace.max_fps,
+            max_temp=settings.pace.max_temp,
+            backoff=(0.5, longest_pause(notifier.watchdog_seconds)),
+        )
+        server = Server(engine, host=host, port=settings.serve.port, token=token)
+        cleanup.callback(server.stop)
+        classes = segmenter.pack.class_names.values()
+        for sink in reversed(
+            start_sinks(engine, settings, classes=classes, report=common.report_warning)
+        ):
+            cleanup.callback(sink.stop)
+        cleanup.callback(engine.stop)
+        cleanup.callback(notifier.stopping)
+        engine.start()
+        server.start()
+        notifier.ready()
+        print(_greeting(host, server.port, token, first), flush=True)
+        supervise(engine, uri, notifier, stopped, common.report_warning)
+    return 0
+
+
+def _settings(options: argparse.Namespace) -> Settings:
+    """Return the configuration with the command line laid over it, and complete the options."""
+    import dataclasses
+
+    from edgemask.settings import Settings, load_settings
+
+    settings = load_settings(options.config) if options.config else Settings()
+    given = {
+        "source": {"uri": options.source},
+        "model": {
+            "pack": options.model,
+            "score": options.score,
+            "short_side": options.short_side,
+            "threads": options.threads,
+        },
+        "pace": {"max_fps": options.max_fps, "max_temp": options.max_temp},
+        "serve": {"host": options.host, "port": options.port, "token_file": options.token_file},
+    }
+    for table, values in given.items():
+        known = {name: value for name, value in values.items() if value is not None}
+        merged = dataclasses.replace(getattr(settings, table), **known)
+        settings = dataclasses.replace(settings, **{table: merged})
+    options.model, options.threads = settings.model.pack, settings.model.threads
+    options.short_side = settings.model.short_side
+    return settings
+
+
+def _token(settings: Settings) -> tuple[str | None, bool]:
+    """Return the token, if one is needed, and whether it was made just now."""
+    from edgemask.serve.access import default_token_file, is_loopback, load_token
+
+    path = settings.serve.token_file
+    if path is None:
+        if is_loopback(settings.serve.host):
+            return None, False
+        path = default_token_file()
+    return load_token(path)
+
+
+def _greeting(host: str, port: int, token: str | None, first: bool) -> str:
+    name = _own_address() if host in ("0.0.0.0", "::") else host
+    url = f"http://[{name}]:{port}/" if ":" in name else f"http://{name}:{port}/"
+    if token is None:
+        return f"serving at {url} (Ctrl-C stops)"
+    if first:
+        return f"serving at {url}?token={token} (the token is shown this once; Ctrl-C stops)"
+    return f"serving at {url}, the token is the one of the first start (Ctrl-C stops)"
+
+
+def _own_address() -> str:
+    """Return this machine's address in its network, or its name."""
+    try:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            probe.connect(("192.0.2.1", 9))  # an address of nobody; UDP sends nothing yet
+            return str(probe.getsockname()[0])
+    except OSError:
+        return socket.gethostname()

@@ -1,0 +1,1 @@
+"""The web page of a running engine: live overlay, figures, settings. Standard library only."""

@@ -1,0 +1,401 @@
+"""The server over real connections: pages, streams, bounds, clients that misbehave."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import http.client
+import io
+import json
+import os
+import re
+import socket
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+from live_fakes import FakeBoard, FakeSource, Opener, SlowSegmenter, until
+from PIL import Image
+
+from edgemask.errors import CameraMissing, InputError
+from edgemask.live.engine import Engine
+from edgemask.serve import server as module
+from edgemask.serve.handler import Handler
+from edgemask.serve.server import Server
+
+MakeSite = Callable[..., Any]
+TOKEN = "a-token-of-some-length"
+
+
+def clients() -> int:
+    return sum(thread.name == "edgemask-client" for thread in threading.enumerate())
+
+
+def test_page_is_whole_and_may_run_only_its_own_script(site: Any) -> None:
+    status, headers, body = site.get("/")
+    assert (status, headers.get_content_type()) == (200, "text/html")
+    text = body.decode()
+    assert not re.search(r"""(src|href)=["'](https?:)?//""", text)  # nothing from elsewhere
+    policy = headers["Content-Security-Policy"]
+    assert policy.startswith("default-src 'none'")
+    assert "unsafe" not in policy
+    for tag in ("script", "style"):
+        (content,) = re.findall(rf"<{tag}>(.*?)</{tag}>", text, re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{tag}-src 'sha256-{digest}'" in policy
+    assert " style=" not in text  # the policy would ignore it
+    assert not re.search(r"\son\w+=", text)
+    for name, value in (
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+        ("Cache-Control", "no-store"),
+        ("Cross-Origin-Resource-Policy", "same-origin"),
+    ):
+        assert headers[name] == value
+    assert "Python" not in headers["Server"]
+
+
+def parts(response: http.client.HTTPResponse, count: int) -> list[bytes]:
+    """Return the first parts of a multipart stream, by the rules of RFC 2046."""
+    boundary = response.headers.get_boundary()
+    assert boundary
+    delimiter = b"--" + boundary.encode()
+    assert response.readline() == delimiter + b"\r\n"
+    found = []
+    for _ in range(count):
+        assert http.client.parse_headers(response).get_content_type() == "image/jpeg"
+        content = b""
+        while not content.endswith(b"\r\n" + delimiter + b"\r\n"):
+            content += response.readline()
+        found.append(content[: -len(delimiter) - 4])
+    return found
+
+
+def test_stream(site: Any) -> None:
+    response = site.open("GET", "/stream.mjpg")
+    assert response.status == 200
+    assert response.headers.get_content_type() == "multipart/x-mixed-replace"
+    pictures = parts(response, 5)
+    response.close()
+    images = [np.asarray(Image.open(io.BytesIO(picture))) for picture in pictures]
+    assert {image.shape for image in images} == {(48, 64, 3)}
+    assert len(set(pictures)) == 5
+
+
+def test_events(site: Any) -> None:
+    response = site.open("GET", "/events")
+    assert response.headers.get_content_type() == "text/event-stream"
+    seen: dict[str, list[Any]] = {"frame": [], "status": []}
+    while len(seen["frame"]) < 4:
+        line = response.readline().decode()
+        if line.startswith("event: "):
+            data = response.readline().decode()
+            seen[line[7:].strip()].append(json.loads(data.removeprefix("data: ")))
+            assert response.readline() == b"\n"
+    response.close()
+    assert seen["status"][0]["source"]["state"] == "running"
+    sequence = [record["sequence"] for record in seen["frame"]]
+    assert sequence == sorted(set(sequence))
+    assert seen["frame"][0]["instances"][0]["class_name"] == "person"
+
+
+def test_snapshot_status_health_metrics(site: Any) -> None:
+    status, headers, body = site.get("/snapshot.jpg")
+    assert (status, headers.get_content_type()) == (200, "image/jpeg")
+    assert Image.open(io.BytesIO(body)).size == (64, 48)
+    assert json.loads(site.get("/status")[2])["model"]["name"] == "fake"
+    status, _, body = site.get("/healthz")
+    assert (status, json.loads(body)["processing"]) == (200, True)
+    status, headers, body = site.get("/metrics")
+    assert headers["Content-Type"].startswith("text/plain; version=0.0.4")
+    assert b"edgemask_processing 1\n" in body
+
+
+def test_health_is_bad_while_no_frame_is_processed(make_site: MakeSite) -> None:
+    site = make_site(Opener(CameraMissing("no camera 0: plug it in")))
+    until(lambda: site.engine.status()["source"]["failures"])
+    status, _, body = site.get("/healthz")
+    assert status == 503
+    assert json.loads(body)["source"]["error"] == "no camera 0: plug it in"
+    assert b"edgemask_processing 0\n" in site.get("/metrics")[2]
+
+
+def test_health_is_bad_when_the_network_always_fails(make_site: MakeSite) -> None:
+    site = make_site(segmenter=SlowSegmenter(fail_on=lambda number: True))
+    until(lambda: site.engine.status()["errors"] > 3)
+    assert site.get("/healthz")[0] == 503
+
+
+def test_health_turns_bad_when_the_source_ends(make_site: MakeSite) -> None:
+    site = make_site(Opener(lambda: FakeSource(live=False, frames=3)))
+    assert site.engine.wait(5)
+    assert site.get("/healthz")[0] == 503
+    assert site.get("/snapshot.jpg")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/../../etc/passwd", "/..%2f..%2fetc/passwd", "//etc/passwd", "/page.html", "/stream.mjpg/",
+     "/./", "/%2e%2e/", "/settings/../", "/static/x", "/index.html", "/\x7f", "/..;/", "*",
+     "http://127.0.0.1/", "/stream.mjpg%00", "/STATUS", "/?/../x/../../etc/passwd"],
+)  # fmt: skip
+def test_nothing_else_is_there(site: Any, path: str) -> None:
+    with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
+        raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode("latin-1"))
+        answer = b"".join(iter(lambda: raw.recv(65536), b""))
+    assert b"root:" not in answer
+    wanted = b"200" if path.startswith("/?") else b"404"
+    assert answer.split()[1] == wanted
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("POST", "/", 405), ("GET", "/settings", 405), ("PUT", "/settings", 501), ("HEAD", "/", 501),
+     ("OPTIONS", "/settings", 501), ("CONNECT", "/", 501)],
+)  # fmt: skip
+def test_other_methods(site: Any, method: str, path: str, status: int) -> None:
+    response = site.open(method, path)
+    assert response.status == status
+    if status == 405:
+        assert response.headers["Allow"] in ("GET", "POST")
+    response.close()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [b"\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, b"GET\r\n\r\n",
+     b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 500 + b"\r\n",
+     b"GET /" + b"a" * 70000 + b" HTTP/1.1\r\n\r\n", b"GET / HTTP/1.1\r\nHost" + b"x" * 70000],
+)  # fmt: skip
+def test_garbage_ends_its_own_connection_only(site: Any, request_bytes: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
+        raw.sendall(request_bytes)
+        raw.shutdown(socket.SHUT_WR)
+        try:
+            answer = b"".join(iter(lambda: raw.recv(65536), b""))
+        except ConnectionResetError:
+            answer = b""
+    assert b"Traceback" not in answer
+    assert site.get("/healthz")[0] == 200
+
+
+def test_settings(site: Any) -> None:
+    status, body = site.post({"score_threshold": 0.7, "max_fps": 50, "short_side": 256})
+    assert status == 200
+    assert json.loads(body)["settings"]["score_threshold"] == 0.7
+    until(lambda: json.loads(site.get("/status")[2])["effective"]["short_side"] == 256)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        ({"score_threshold": 2}, 400),
+        ({"pack": "/etc/passwd"}, 400),
+        ({"self": 1}, 400),
+        ({"": 1}, 400),
+        ([], 400),
+        (b"", 400),
+        (b"{", 400),
+        (b"\xff", 400),
+        (b"[" * 4000, 400),
+        (b'{"score_threshold": NaN}', 400),
+        (b" " * 5000, 413),
+    ],
+)
+def test_settings_that_make_no_sense(site: Any, body: Any, status: int) -> None:
+    before = site.engine.status()["settings"]
+    assert site.post(body)[0] == status
+    assert site.engine.status()["settings"] == before
+
+
+def test_settings_from_elsewhere(site: Any) -> None:
+    before = site.engine.status()["settings"]
+    good = {"score_threshold": 0.9}
+    assert site.post(good, Content_Type="text/plain")[0] == 415
+    assert site.post(good, Content_Type="application/x-www-form-urlencoded")[0] == 415
+    assert site.post(good, Origin="http://evil.example")[0] == 403
+    assert site.post(good, Sec_Fetch_Site="cross-site")[0] == 403
+    assert site.post(good, Host="evil.example")[0] == 421
+    assert site.get("/settings?score_threshold=0.9")[0] == 405
+    assert site.engine.status()["settings"] == before
+    own = f"http://127.0.0.1:{site.server.port}"
+    assert site.post(good, Origin=own, Sec_Fetch_Site="same-origin")[0] == 200
+
+
+def test_without_a_length_nothing_is_read(site: Any) -> None:
+    head = "POST /settings HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
+    for more in (
+        "Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        "Content-Length: -1\r\n\r\n",
+    ):
+        with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
+            raw.sendall((head + more).encode())
+            assert raw.recv(100).split()[1] == b"411"
+
+
+def test_token(make_site: MakeSite) -> None:
+    site = make_site(token=TOKEN)
+    for path in (
+        "/",
+        "/stream.mjpg",
+        "/events",
+        "/snapshot.jpg",
+        "/status",
+        "/healthz",
+        "/metrics",
+    ):
+        assert site.get(path)[0] == 401
+        assert site.get(f"{path}?token=wrong")[0] == 401
+    assert site.post({"score_threshold": 0.9})[0] == 401
+    assert site.get("/status", Authorization=f"Bearer {TOKEN}")[0] == 200
+    # Any name is good for who has the token: it may have one in its network, or through a proxy.
+    status, headers, _ = site.get(f"/status?token={TOKEN}", Host="camera.lan")
+    assert (status, headers["Cross-Origin-Resource-Policy"]) == (200, "cross-origin")
+
+
+def test_the_token_leaves_the_address_bar(make_site: MakeSite) -> None:
+    site = make_site(token=TOKEN)
+    status, headers, body = site.get(f"/?token={TOKEN}")
+    assert (status, headers["Location"], body) == (303, "./", b"")
+    cookie = headers["Set-Cookie"]
+    assert "HttpOnly" in cookie
+    name_and_value = cookie.partition(";")[0]
+    status, headers, _ = site.get("/", Cookie=name_and_value)
+    assert status == 200
+    assert headers["Cross-Origin-Resource-Policy"] == "same-origin"
+    assert site.post({"score_threshold": 0.6}, Cookie=name_and_value)[0] == 200
+    assert site.get("/stream.mjpg", Cookie=name_and_value[:-1])[0] == 401
+
+
+def test_other_addresses_need_a_token() -> None:
+    engine = Engine(Opener(FakeSource), SlowSegmenter(), board=FakeBoard())
+    with pytest.raises(InputError, match="can be reached by other machines"):
+        Server(engine, host="0.0.0.0", port=0)
+
+
+def test_an_address_that_is_taken(site: Any) -> None:
+    with pytest.raises(InputError, match=rf"port {site.server.port} .*--port"):
+        Server(site.engine, port=site.server.port)
+
+
+def test_two_hundred_clients(make_site: MakeSite) -> None:
+    site = make_site(segmenter=SlowSegmenter(seconds=0.02))
+    until(site.engine.processing)
+    address = ("127.0.0.1", site.server.port)
+    request = b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    sockets, answers = [], []
+    for _ in range(200):
+        raw = socket.create_connection(address, 5)
+        raw.sendall(request)
+        sockets.append(raw)
+    for raw in sockets:
+        try:
+            answers.append(raw.recv(12).split()[1])
+        except (ConnectionResetError, IndexError):  # turned away before it had sent all
+            answers.append(b"503")
+    assert answers.count(b"200") == module.MAX_STREAMS
+    assert answers.count(b"503") == 200 - module.MAX_STREAMS
+    assert clients() <= module.MAX_STREAMS + module._SPARE
+    before, start = site.engine.status()["frames"], time.monotonic()
+    until(lambda: site.engine.status()["frames"] >= before + 10, 10)
+    assert time.monotonic() - start < 3  # 0.2 s on an idle machine
+    # All streams are taken, and still it answers whether it is well.
+    assert site.get("/healthz")[0] == 200
+    for raw in sockets:
+        raw.close()
+    until(lambda: clients() == 0)
+    response = site.open("GET", "/stream.mjpg")
+    assert len(parts(response, 1)) == 1
+    response.close()
+
+
+def test_a_client_that_never_reads(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handler, "timeout", 0.5)
+    monkeypatch.setattr(module, "_SEND_BUFFER", 4096)
+    monkeypatch.setattr("edgemask.serve.publisher.jpeg", lambda result: bytes(300_000))
+    site = make_site()
+    until(site.engine.processing)
+    idle = socket.socket()
+    idle.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+    idle.connect(("127.0.0.1", site.server.port))
+    idle.sendall(b"GET /stream.mjpg HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    until(lambda: clients() == 1)
+    before = site.engine.status()["frames"]
+    until(lambda: clients() == 0)  # it has lost its place
+    assert site.engine.status()["frames"] > before + 20
+    idle.close()
+
+
+def test_a_slow_client_misses_pictures_and_stays(make_site: MakeSite) -> None:
+    site = make_site()
+    until(site.engine.processing)
+    response = site.open("GET", "/stream.mjpg")
+    parts(response, 1)
+    publisher = site.server._publisher
+    before = publisher.pictures.number
+    until(lambda: publisher.pictures.number > before + 50)
+    response.close()
+    until(lambda: publisher.pictures.readers == 0)
+
+
+def test_a_client_that_sends_its_request_byte_by_byte(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HEAD_SECONDS", 0.4)
+    site = make_site()
+    with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
+        until(lambda: clients() == 1)
+        start = time.monotonic()
+        while clients():
+            try:
+                raw.send(b"G")
+            except OSError:
+                break
+            assert time.monotonic() - start < 4
+            time.sleep(0.05)
+    until(lambda: clients() == 0)
+
+
+def test_streams_outlive_the_limit_on_requests(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_HEAD_SECONDS", 0.1)
+    site = make_site()
+    response = site.open("GET", "/stream.mjpg")
+    start = time.monotonic()
+    assert response.readline()
+    while time.monotonic() - start < 0.8:
+        assert response.read(100)
+    response.close()
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts descriptors in /proc")
+def test_stop_is_quick_and_leaves_nothing_behind() -> None:
+    threads, descriptors = threading.active_count(), len(os.listdir("/proc/self/fd"))
+    for _ in range(2):
+        engine = Engine(Opener(FakeSource), SlowSegmenter(), board=FakeBoard())
+        server = Server(engine, port=0)
+        engine.start()
+        server.start()
+        sockets = [socket.create_connection(("127.0.0.1", server.port), 5) for _ in range(10)]
+        for n, raw in enumerate(sockets):
+            path = ("/stream.mjpg", "/events", "/snapshot.jpg")[n % 3]
+            if n < 8:
+                raw.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        until(lambda: clients() >= 6)
+        start = time.monotonic()
+        assert engine.stop()
+        assert server.stop()
+        assert time.monotonic() - start < 3
+        for raw in sockets:
+            raw.close()
+    until(lambda: threading.active_count() == threads)
+    assert len(os.listdir("/proc/self/fd")) == descriptors
+
+
+def test_a_server_that_was_never_started_can_be_stopped() -> None:
+    engine = Engine(Opener(FakeSource), SlowSegmenter(), board=FakeBoard())
+    assert Server(engine, port=0).stop()

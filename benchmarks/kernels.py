@@ -4,8 +4,8 @@
     python benchmarks/kernels.py --only nms,paste --json kernels.json
 
 Times are medians of process CPU time in milliseconds, one BLAS thread. The straightforward
-versions are what one writes first, loops over boxes, bins and pixels; each case checks that
-both give the same result before it is timed.
+versions are what one writes first, loops over boxes, bins and pixels (plain.py), or Pillow's own;
+each case checks that both give the same result before it is timed.
 """
 
 from __future__ import annotations
@@ -27,8 +27,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from pictures import crowd
+from PIL import Image
+from plain import plain_nms, plain_paste, plain_rle, plain_roi_align, plain_top_k
 
 from edgemask.boxes import clip
+from edgemask.geometry import InputSize, resize
 from edgemask.masks import paste
 from edgemask.nms import batched_nms, nms
 from edgemask.quant import top_k
@@ -48,106 +52,6 @@ class Case(NamedTuple):
     fast: Callable[[], Any]
     plain: Callable[[], Any]
     same: Callable[[Any, Any], bool]
-
-
-def sample(level: Array, y: float, x: float) -> Any:
-    """One bilinear sample of a feature map; the boxes here lie within it."""
-    height, width = level.shape[:2]
-    y, x = min(max(y, 0.0), height - 1), min(max(x, 0.0), width - 1)
-    i, j = int(y), int(x)
-    below, right = min(i + 1, height - 1), min(j + 1, width - 1)
-    v, u = y - i, x - j
-    top = (1 - u) * level[i, j] + u * level[i, right]
-    bottom = (1 - u) * level[below, j] + u * level[below, right]
-    return (1 - v) * top + v * bottom
-
-
-def plain_roi_align(
-    levels: list[Array], boxes: Array, ids: Array, strides: list[int], size: int, ratio: int
-) -> Array:
-    """RoIAlign with loops over boxes, bins and samples."""
-    out = np.zeros((len(boxes), size, size, levels[0].shape[-1]), np.float32)
-    for n, (box, level) in enumerate(zip(boxes.tolist(), ids.tolist(), strict=True)):
-        x0, y0, x1, y1 = (value / strides[level] - 0.5 for value in box)
-        step_x, step_y = (x1 - x0) / (size * ratio), (y1 - y0) / (size * ratio)
-        features = levels[level].astype(np.float32)
-        for row in range(size * ratio):
-            for column in range(size * ratio):
-                value = sample(features, y0 + (row + 0.5) * step_y, x0 + (column + 0.5) * step_x)
-                out[n, row // ratio, column // ratio] += value
-    return out / ratio**2
-
-
-def plain_nms(
-    boxes: Array, scores: Array, threshold: float, limit: int | None = None, classes: Any = None
-) -> list[int]:
-    """Greedy NMS with two loops, within classes if they are given."""
-    corners = boxes.tolist()
-    kept: list[int] = []
-    labels = [0] * len(corners) if classes is None else classes.tolist()
-    for i in sorted(range(len(corners)), key=lambda n: (-scores[n], n)):
-        ax0, ay0, ax1, ay1 = corners[i]
-        for j in kept:
-            bx0, by0, bx1, by1 = corners[j]
-            width, height = min(ax1, bx1) - max(ax0, bx0), min(ay1, by1) - max(ay0, by0)
-            if labels[i] == labels[j] and width > 0 and height > 0:
-                overlap = width * height
-                union = (ax1 - ax0) * (ay1 - ay0) + (bx1 - bx0) * (by1 - by0) - overlap
-                if overlap / union > threshold:
-                    break
-        else:
-            kept.append(i)
-            if len(kept) == limit:
-                break
-    return kept
-
-
-def plain_paste(cells: Array, boxes: Array, height: int, width: int) -> Array:
-    """Mask pasting with loops over the pixels of each box; the boxes here are large."""
-    out = np.zeros((len(boxes), height, width), bool)
-    size = cells.shape[1]
-    for n, (x0, y0, x1, y1) in enumerate(boxes.tolist()):
-        padded = np.pad(cells[n], 1).tolist()
-        for row in range(math.floor(y0), min(math.ceil(y1), height)):
-            y = (row + 0.5 - y0) / (y1 - y0) * size - 0.5
-            i = math.floor(y)
-            upper, lower, v = padded[i + 1], padded[i + 2], y - i
-            for column in range(math.floor(x0), min(math.ceil(x1), width)):
-                x = (column + 0.5 - x0) / (x1 - x0) * size - 0.5
-                j = math.floor(x)
-                u = x - j
-                top = (1 - u) * upper[j + 1] + u * upper[j + 2]
-                bottom = (1 - u) * lower[j + 1] + u * lower[j + 2]
-                out[n, row, column] = (1 - v) * top + v * bottom >= 0.5
-    return out
-
-
-def plain_top_k(levels: list[Array], params: list[tuple[float, int]], k: int) -> list[int]:
-    """Dequantize everything, sort everything."""
-    logits: list[float] = []
-    for level, (scale, zero_point) in zip(levels, params, strict=True):
-        logits += [scale * (q - zero_point) for q in level.reshape(-1).tolist()]
-    return sorted(range(len(logits)), key=lambda n: (-logits[n], n))[:k]
-
-
-def plain_rle(crop: Array, x0: int, y0: int, height: int, width: int) -> bytes:
-    """Run lengths of the dense mask, pixel by pixel."""
-    dense = np.zeros((height, width), bool)
-    dense[y0 : y0 + crop.shape[0], x0 : x0 + crop.shape[1]] = crop
-    counts, value = [0], False
-    for pixel in dense.T.reshape(-1).tolist():
-        if pixel != value:
-            counts.append(0)
-            value = pixel
-        counts[-1] += 1
-    text = bytearray()
-    for i, count in enumerate(counts):
-        rest, more = count - counts[i - 2] if i > 2 else count, True
-        while more:
-            digit, rest = rest & 0x1F, rest >> 5
-            more = rest != (-1 if digit & 0x10 else 0)
-            text.append(48 + digit + (0x20 if more else 0))
-    return bytes(text)
 
 
 def random_boxes(rng: np.random.Generator, count: int) -> Array:
@@ -181,6 +85,30 @@ def roi_cases(rng: np.random.Generator, channels: int) -> Iterator[Case]:
             partial(roi_align, *arguments),
             partial(plain_roi_align, *arguments),
             lambda a, b: bool(np.abs(a - b).max() < 5e-3),  # of 255 steps
+        )
+        yield Case(
+            f"roi_align {count} boxes, {size}x{size}x{channels}, exact, over not exact",
+            partial(roi_align, *arguments, exact=True),
+            partial(roi_align, *arguments),
+            lambda a, b: bool(np.abs(a - b).mean() < 1),  # noise: neighbours differ by 85 steps
+        )
+
+
+def resize_cases() -> Iterator[Case]:
+    """Camera frames to the network's input; the plain version is one call of Pillow's filter."""
+    for width, height in ((640, 480), (1920, 1440), (2592, 1944), (4000, 3000)):
+        rgb = np.asarray(crowd(width, height))
+        size = InputSize((height, width), (HEIGHT, WIDTH))
+
+        def plain(rgb: Array = rgb) -> Array:
+            picture = Image.fromarray(rgb)
+            return np.asarray(picture.resize((WIDTH, HEIGHT), Image.Resampling.BILINEAR))
+
+        yield Case(
+            f"resize {width}x{height} to {WIDTH}x{HEIGHT}",
+            partial(resize, rgb, size),
+            plain,
+            lambda a, b: float(np.abs(a.astype(np.int16) - b).mean()) < 0.5,  # of 255 levels
         )
 
 
@@ -276,7 +204,7 @@ def main(argv: list[str] | None = None) -> int:
     rng = np.random.default_rng(options.seed)
     wanted = tuple(options.only.split(","))
     cases = [*roi_cases(rng, options.channels), *nms_cases(rng), *paste_cases(rng)]
-    cases += topk_cases(rng)
+    cases += [*topk_cases(rng), *resize_cases()]
     print(f"{'':48} {'edgemask':>9} {'plain':>9} {'ratio':>7}")
     rows = []
     for case in cases:
@@ -287,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
             return 1
         fast = cpu_milliseconds(case.fast, options.budget)
         plain = cpu_milliseconds(case.plain, options.budget)
-        print(f"{case.name:48} {fast:6.3f} ms {plain:6.1f} ms {plain / fast:6.0f}x", flush=True)
+        print(f"{case.name:48} {fast:6.3f} ms {plain:6.1f} ms {plain / fast:6.1f}x", flush=True)
         rows.append({"case": case.name, "edgemask_ms": fast, "plain_ms": plain})
     if options.json:
         system = {"machine": platform.machine(), "numpy": np.__version__}

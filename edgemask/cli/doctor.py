@@ -1,0 +1,60 @@
+"""``edgemask doctor``: what is wrong with this board, and which command mends it."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+from edgemask.errors import SourceError
+
+HELP = "examine this system and print the command that mends each problem"
+EXAMPLE = "sudo edgemask doctor"
+
+SCHEMA = "edgemask.doctor/1"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument(
+        "--json", action="store_true", help="print one JSON object instead of lines"
+    )
+    parser.add_argument(
+        "--root",
+        metavar="DIR",
+        type=Path,
+        default=Path("/"),
+        help="examine the system in this folder, for example a mounted SD card, without running "
+        "anything of it (default: /)",
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the findings; 1 if there is a problem."""
+    from edgemask.doctor import Host, examine
+
+    root = options.root.absolute()
+    if not root.is_dir():
+        raise SourceError(f"there is no folder {root}: mount the system first, or leave out --root")
+    host = Host(root, live=root == Path("/"))
+    findings = []
+    for finding in examine(host):
+        findings.append(finding)
+        if not options.json:
+            print(f"{finding.status:<8s} {finding.check:<12s} {finding.text}", flush=True)
+            if finding.cure:
+                print(f"{'':8s} {'':12s} -> {finding.cure}", flush=True)
+    problems = sum(finding.status == "problem" for finding in findings)
+    if options.json:
+        record = {
+            "schema": SCHEMA,
+            "root": str(root),
+            "problems": problems,
+            "findings": [dataclasses.asdict(finding) for finding in findings],
+        }
+        print(json.dumps(record, indent=2, ensure_ascii=False))
+    else:
+        print()
+        print(f"{problems} problem{'' if problems == 1 else 's'}" if problems else "no problems")
+    return 1 if problems else 0

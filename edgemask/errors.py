@@ -16,6 +16,7 @@ __all__ = [
     "OutputError",
     "RuntimeUnavailable",
     "SourceError",
+    "SourceTimeout",
 ]
 
 
@@ -48,7 +49,11 @@ class CameraBusy(SourceError):
 
 
 class CameraMissing(SourceError):
-    """No camera was found."""
+    """No camera was found, or the one in use has been unplugged."""
+
+
+class SourceTimeout(SourceError):
+    """A camera or stream gave no frame in time."""
 
 
 class OutputError(EdgeMaskError, OSError):

@@ -1,36 +1,39 @@
-"""``edgemask predict``: segment image files."""
+"""``edgemask predict``: segment images, videos, cameras and streams."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import errno
-import io
-import sys
+import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from edgemask.cli import common
-from edgemask.errors import InputError, OutputError, SourceError
+from edgemask.cli import common, results
+from edgemask.errors import InputError, OutputError, RuntimeUnavailable, SourceError
 
 if TYPE_CHECKING:
-    from edgemask.instances import Instances
+    from edgemask.cli.film import Film
     from edgemask.outputs import OutputNames
-    from edgemask.segmenter import Segmenter
+    from edgemask.sources.base import Frame, Pixels, Source
 
-HELP = "find and outline the instances in images"
-EXAMPLE = "edgemask predict photo.jpg holiday/ 'scans/*.png' --out results --format overlay,json"
+HELP = "find and outline the instances in images, videos and camera pictures"
+EXAMPLE = "edgemask predict photo.jpg holiday/ 'camera:0?size=640x480' --frames 10 --out results"
 
-_STDIN = "-"
-_FORMATS = ("overlay", "json", "coco", "masks")
 _LISTED = 20
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+_EXPECTED = (SourceError, InputError, OutputError, RuntimeUnavailable, MemoryError)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.add_argument(
-        "sources", metavar="SRC", nargs="+", help="image file, folder, glob pattern, or - for stdin"
+        "sources",
+        metavar="SRC",
+        nargs="+",
+        help="image or video file, folder, glob pattern, camera:0, /dev/video0, rtsp://…, "
+        "http://…, synthetic:, or - for stdin",
     )
     parser.add_argument(
         "--out",
@@ -42,9 +45,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--format",
         metavar="FORMAT",
         action="append",
-        type=_formats,
-        help="overlay (PNG), json, coco (one coco.json for the run) or masks (PNG of instance "
-        "numbers); repeat it or separate with commas (default: overlay)",
+        type=results.formats,
+        help="overlay (PNG, of a video file MP4), json, coco (one coco.json for the run) or masks "
+        "(PNG of instance numbers); repeat it or separate with commas (default: overlay)",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="N",
+        type=common.positive_int,
+        help="most frames of each video, camera or stream (default: all of a video; a camera "
+        "until Ctrl-C)",
     )
     parser.add_argument(
         "--score",
@@ -62,114 +72,150 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     common.add_model_options(parser)
 
 
-def _formats(text: str) -> list[str]:
-    names = [name.strip() for name in text.split(",")]
-    for name in names:
-        if name not in _FORMATS:
-            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(_FORMATS)}")
-    return names
-
-
 def run(options: argparse.Namespace) -> int:
     """Segment every source; one that fails is named and does not stop the others."""
-    from edgemask.outputs import OutputNames, image_ids, write_json
+    from edgemask.outputs import OutputNames
 
-    start = time.monotonic()
-    formats = {name for group in options.format or [["overlay"]] for name in group}
+    wanted = {name for group in options.format or [["overlay"]] for name in group}
     segmenter = common.make_segmenter(options, options.score, options.max_detections)
-    paths, failures = _expand(options.sources)
-    names = OutputNames(options.out, [path for path in paths if path != _STDIN])
-    coco: list[dict[str, Any]] = []
-    total = 0
+    paths, streams, failures = _expand(options.sources)
+    names = OutputNames(options.out, [*paths, *streams])
+    work = _Run(results.Results(segmenter, wanted, names), names, failures)
     try:
-        with common.Progress("segmenting", len(paths)) as progress:
-            for done, (path, image_id) in enumerate(zip(paths, image_ids(paths), strict=True), 1):
-                try:
-                    found, line = _predict(path, image_id, segmenter, formats, names, coco)
-                except (SourceError, InputError, OutputError, MemoryError) as error:
-                    if isinstance(error, OutputError) and error.errno in _HOPELESS:
-                        raise
-                    progress.clear()
-                    message = str(error) or "not enough memory: make the image smaller first"
-                    common.report_error(message if path in message else f"{path}: {message}")
-                    failures += 1
-                    continue
-                finally:
-                    progress.update(done)
-                total += found
-                if len(paths) <= _LISTED:
-                    progress.clear()
-                    print(line, flush=True)
+        work.images(paths, numbered=not streams)
+        for uri in streams:
+            work.stream(uri, options.frames)
     finally:
         # What has been found so far is kept when the run is interrupted.
-        if "coco" in formats and paths:
-            write_json(names.path("coco.json"), coco)
-    if len(paths) > _LISTED or "coco" in formats:
-        done = len(paths) - min(failures, len(paths))
-        print(
-            f"{done} of {len(paths)} images, {total} instances -> {options.out} "
-            f"({time.monotonic() - start:.1f} s)"
-        )
-    return 1 if failures else 0
+        if paths or streams:
+            work.results.finish()
+    if len(paths) > _LISTED or "coco" in wanted:
+        counted = f"{work.done} images" if streams else f"{work.done} of {len(paths)} images"
+        seconds = time.monotonic() - work.start
+        print(f"{counted}, {work.total} instances -> {options.out} ({seconds:.1f} s)")
+    return 1 if work.failures else 0
 
 
-def _expand(sources: Sequence[str]) -> tuple[list[str], int]:
-    """Return the files of all sources, and how many sources had none."""
-    from edgemask.images import expand_source
+def _expand(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
+    """Return the image files, the URIs of everything else, and how many sources had nothing."""
+    from edgemask.sources import expand
 
     paths: dict[str, None] = {}
+    streams: dict[str, None] = {}
     failures = 0
     for source in sources:
         try:
-            paths.update(dict.fromkeys([_STDIN] if source == _STDIN else expand_source(source)))
-        except SourceError as error:
+            found, others = expand(source)
+            paths.update(dict.fromkeys(found))
+            streams.update(dict.fromkeys(others))
+        except (SourceError, InputError) as error:
             common.report_error(str(error))
             failures += 1
-    return list(paths), failures
+    return list(paths), list(streams), failures
 
 
-def _predict(
-    path: str,
-    image_id: int,
-    segmenter: Segmenter,
-    formats: set[str],
-    names: OutputNames,
-    coco: list[dict[str, Any]],
-) -> tuple[int, str]:
-    """Segment one image and write its results; return the number of instances and a summary."""
-    from edgemask.images import load_image
-    from edgemask.outputs import coco_results, instance_ids, write_json, write_png
-    from edgemask.overlay import draw
+class _Run:
+    """One run: its results, and what there is to say about them."""
 
-    rgb = load_image(io.BytesIO(sys.stdin.buffer.read()) if path == _STDIN else path)
-    instances = segmenter(rgb)
-    file_name = "stdin" if path == _STDIN else path
-    stem = names.stem(file_name)
-    written = []
-    if "json" in formats:
-        written.append(names.path(f"{stem}.json"))
-        record = {"file_name": file_name, "model": common.model_record(segmenter)}
-        write_json(written[-1], {**record, **instances.to_dict()})
-    if "masks" in formats:
-        written.append(names.path(f"{stem}.mask.png"))
-        write_png(written[-1], instance_ids(instances))
-    if "coco" in formats:
-        coco.extend(coco_results(instances, image_id, file_name))
-    if "overlay" in formats:
-        written.append(names.path(f"{stem}.overlay.png"))
-        # Last, and in place: a large photograph is not held in memory a second time.
-        write_png(written[-1], draw(rgb, instances, out=rgb))
-    where = f" -> {', '.join(map(str, written))}" if written else ""
-    return len(instances), f"{path}: {describe(instances)}{where}"
+    def __init__(self, kept: results.Results, names: OutputNames, failures: int) -> None:
+        self.results, self.names, self.failures = kept, names, failures
+        self.start = time.monotonic()
+        self.done = self.total = 0
+
+    @contextlib.contextmanager
+    def _naming(self, source: str, progress: common.Progress | None = None) -> Iterator[None]:
+        """Report what goes wrong with a source, and go on, unless nothing else can work either."""
+        try:
+            yield
+        except _EXPECTED as error:
+            if isinstance(error, OutputError) and error.errno in _HOPELESS:
+                raise
+            if progress is not None:
+                progress.clear()
+            message = str(error) or "not enough memory: make the image smaller first"
+            common.report_error(message if source in message else f"{source}: {message}")
+            self.failures += 1
+
+    def images(self, paths: Sequence[str], numbered: bool) -> None:
+        """Segment image files, and print a line for each if they are few."""
+        from edgemask.images import load_image
+        from edgemask.outputs import image_ids
+
+        # An image may be named by its number only where no frame of a video can have the same.
+        ids = image_ids(paths) if numbered else range(1, len(paths) + 1)
+        with common.Progress("segmenting", len(paths)) as progress:
+            for count, (path, image_id) in enumerate(zip(paths, ids, strict=True), 1):
+                with self._naming(path, progress):
+                    rgb = load_image(path)
+                    line = self._add(rgb, path, self.names.stem(path), image_id)
+                    if len(paths) <= _LISTED:
+                        progress.clear()
+                        print(f"{path}: {line}", flush=True)
+                progress.update(count)
+
+    def stream(self, uri: str, most: int | None) -> None:
+        """Segment the frames of a camera, video or stream, and print a line for each if it is live.
+
+        The results of a single image from standard input are named like those of a file; all others
+        go into a folder of the source, by their index. The overlays of a video file become a film.
+        """
+        from edgemask.sources import open_source, shown
+
+        start, done, total = time.monotonic(), self.done, self.total
+        name, folder, film = shown(uri), "", None
+        # Messages have the name of the source, not its options.
+        brief = name.partition("?")[0]
+        with self._naming(brief), open_source(uri) as source, contextlib.ExitStack() as stack:
+            expected = most if source.length is None else min(source.length, most or source.length)
+            few = expected is not None and expected <= _LISTED
+            with common.Progress("segmenting", expected or 0) as progress:
+                for count, frame in enumerate(itertools.islice(source, most), 1):
+                    series = frame.name.removesuffix(f"-{frame.index:06d}")
+                    if not folder and series != frame.name:
+                        # The suffix is taken off again; the name itself may have dots in it.
+                        folder = self.names.stem(f"{series}.frames")
+                        film = stack.enter_context(self._film(source, folder))
+                    stem = f"{folder}/{frame.index:06d}" if folder else self.names.stem(series)
+                    more = _times(frame)
+                    line = self._add(frame.rgb, frame.name, stem, self.done + 1, more, film)
+                    progress.update(count)
+                    if source.live or few or not folder:
+                        progress.clear()
+                        print(f"{frame.name if folder else name}: {line}", flush=True)
+        if folder and (film or not few):
+            where = film.path if film else self.names.folder / folder
+            print(
+                f"{name}: {self.done - done} frames, {self.total - total} instances -> {where} "
+                f"({time.monotonic() - start:.1f} s)"
+            )
+
+    def _film(self, source: Source, stem: str) -> contextlib.AbstractContextManager[Film | None]:
+        """Return the film for the overlays of a video file, None in place of one for the others.
+
+        A camera may run for days, and a film is of no use before its end.
+        """
+        from edgemask.cli.film import Film
+        from edgemask.sources.video import VideoFile
+
+        if not isinstance(source, VideoFile) or "overlay" not in self.results.wanted:
+            return contextlib.nullcontext()
+        return Film(self.names.path(f"{stem}.overlay.mp4"), source.rate)
+
+    def _add(
+        self,
+        rgb: Pixels,
+        source: str,
+        stem: str,
+        image_id: int,
+        more: dict[str, Any] | None = None,
+        film: Film | None = None,
+    ) -> str:
+        found, line = self.results.add(rgb, source, stem, image_id, more, film)
+        self.done += 1
+        self.total += found
+        return line
 
 
-def describe(instances: Instances) -> str:
-    """Return what was found as a phrase: ``2 instances (person 0.97, person 0.61)``."""
-    if not len(instances):
-        return "nothing found"
-    found = [
-        f"{name} {score:.2f}"
-        for name, score in zip(instances.class_names, instances.scores.tolist(), strict=True)
-    ]
-    shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
-    return f"{len(found)} instance{'s' if len(found) > 1 else ''} ({shown})"
+def _times(frame: Frame) -> dict[str, Any]:
+    """Return what else is known of a frame, for its record."""
+    return {"index": frame.index, "sensor_ns": frame.sensor_ns, "wall_ns": frame.wall_ns}

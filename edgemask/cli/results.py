@@ -1,0 +1,155 @@
+"""What ``edgemask predict`` writes for each image, and what it says about it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+from edgemask.cli import common
+from edgemask.errors import OutputError
+
+if TYPE_CHECKING:
+    from edgemask.cli.film import Film
+    from edgemask.instances import Instances
+    from edgemask.outputs import OutputNames
+    from edgemask.segmenter import Segmenter
+    from edgemask.sources.base import Pixels
+
+__all__ = ["Results", "describe", "formats"]
+
+FORMATS = ("overlay", "json", "coco", "masks")
+
+
+def formats(text: str) -> list[str]:
+    """Parse the option --format."""
+    names = [name.strip() for name in text.split(",")]
+    for name in names:
+        if name not in FORMATS:
+            raise argparse.ArgumentTypeError(f"{name!r} is not one of {', '.join(FORMATS)}")
+    return names
+
+
+def describe(instances: Instances) -> str:
+    """Return what was found as a phrase: ``2 instances (person 0.97, person 0.61)``."""
+    if not len(instances):
+        return "nothing found"
+    found = [
+        f"{name} {score:.2f}"
+        for name, score in zip(instances.class_names, instances.scores.tolist(), strict=True)
+    ]
+    shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
+    return f"{len(found)} instance{'s' if len(found) > 1 else ''} ({shown})"
+
+
+class Results:
+    """Segments images and writes the results of each, in constant memory however many there are.
+
+    Parameters
+    ----------
+    segmenter : Segmenter
+    wanted : set of str
+        Some of `FORMATS`.
+    names : OutputNames
+    """
+
+    def __init__(self, segmenter: Segmenter, wanted: set[str], names: OutputNames) -> None:
+        self._segmenter, self.wanted, self._names = segmenter, wanted, names
+        self._coco: IO[str] | None = None
+
+    def add(
+        self,
+        rgb: Pixels,
+        source: str,
+        stem: str,
+        image_id: int,
+        more: Mapping[str, Any] | None = None,
+        film: Film | None = None,
+    ) -> tuple[int, str]:
+        """Segment an image and write its files.
+
+        Parameters
+        ----------
+        rgb : ndarray of uint8, shape (H, W, 3)
+            Drawn on.
+        source : str
+            What the image is called in the files.
+        stem : str
+            Begins the names of the files; may have a folder in it.
+        image_id : int
+        more : mapping, optional
+            What else belongs in the JSON record.
+        film : Film, optional
+            Where the overlay goes instead of into a PNG; its time is ``more["sensor_ns"]``.
+
+        Returns
+        -------
+        int
+            Number of instances.
+        str
+            A line for the user, without what was segmented.
+        """
+        from edgemask.outputs import coco_results, instance_ids, write_json, write_png
+        from edgemask.overlay import draw
+
+        instances = self._segmenter(rgb)
+        written: list[Path] = []
+        if "json" in self.wanted:
+            written.append(self._names.path(f"{stem}.json"))
+            record = {"file_name": source, **(more or {})}
+            record["model"] = common.model_record(self._segmenter)
+            write_json(written[-1], {**record, **instances.to_dict()})
+        if "masks" in self.wanted:
+            written.append(self._names.path(f"{stem}.mask.png"))
+            write_png(written[-1], instance_ids(instances))
+        if "coco" in self.wanted:
+            self._keep(coco_results(instances, image_id, source))
+        if "overlay" in self.wanted and film is not None:
+            film.add(draw(rgb, instances, out=rgb), (more or {}).get("sensor_ns"))
+        elif "overlay" in self.wanted:
+            written.append(self._names.path(f"{stem}.overlay.png"))
+            # Last, and in place: a large photograph is not held in memory a second time.
+            write_png(written[-1], draw(rgb, instances, out=rgb))
+        where = f" -> {', '.join(map(str, written))}" if written else ""
+        return len(instances), f"{describe(instances)}{where}"
+
+    def _keep(self, results: list[dict[str, Any]]) -> None:
+        """Put COCO results aside, on disk: a camera may run for days."""
+        folder = self._names.folder
+        try:
+            if self._coco is None:
+                folder.mkdir(parents=True, exist_ok=True)
+                self._coco = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")  # noqa: SIM115
+            for result in results:
+                self._coco.write(json.dumps(result, allow_nan=False, ensure_ascii=False) + "\n")
+        except OSError as error:
+            problem = OutputError(
+                f"results cannot be kept in {folder} ({error.strerror or error}): choose another "
+                "folder"
+            )
+            problem.errno = error.errno
+            raise problem from error
+
+    def finish(self) -> None:
+        """Write coco.json with what has been found so far; also after an interruption."""
+        from edgemask.outputs import write_file
+
+        if "coco" not in self.wanted:
+            return
+
+        def content() -> Iterator[bytes]:
+            yield b"["
+            if self._coco is not None:
+                self._coco.seek(0)
+                for number, line in enumerate(self._coco):
+                    yield (", " if number else "").encode() + line.rstrip("\n").encode()
+            yield b"]\n"
+
+        try:
+            write_file(self._names.path("coco.json"), lambda stream: stream.writelines(content()))
+        finally:
+            if self._coco is not None:
+                self._coco.close()

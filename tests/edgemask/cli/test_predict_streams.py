@@ -1,0 +1,280 @@
+"""``edgemask predict`` on what has many frames: videos, cameras, streams, drawn scenes."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import types
+from pathlib import Path
+
+import fake_picamera2
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import draw_scene
+
+from edgemask import overlay
+from edgemask.cli import main
+from edgemask.sources import base
+
+pytestmark = pytest.mark.usefixtures("fake_segmenter")
+
+
+@pytest.fixture
+def out(tmp_path):
+    return tmp_path / "out"
+
+
+def run(capsys, *arguments):
+    status = main(["predict", *map(str, arguments)])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
+
+
+def test_frames_go_into_a_folder_of_their_source(capsys, out):
+    uri = "synthetic:?frames=3&size=64x48&fps=10"
+    status, text, err = run(capsys, uri, "--out", out, "--format", "overlay,json,masks")
+    assert (status, err) == (0, "")
+    kinds = ("json", "mask.png", "overlay.png")
+    assert files(out) == [f"synthetic/{n:06d}.{kind}" for n in range(3) for kind in kinds]
+    record = json.loads((out / "synthetic" / "000002.json").read_text())
+    assert record["file_name"] == "synthetic-000002"
+    assert (record["index"], record["sensor_ns"]) == (2, 200_000_000)
+    assert record["wall_ns"] > 10**18
+    assert record["size"] == [48, 64]
+    assert text.splitlines()[0].startswith("synthetic-000000: nothing found -> ")
+
+
+def test_frames_limit_each_source(capsys, out):
+    uris = ["synthetic:?size=32x32&seed=1", "synthetic:?size=32x32&seed=2"]
+    status, _, _ = run(capsys, *uris, "--frames", "2", "--out", out)
+    assert status == 0
+    folders = ("synthetic", "synthetic-2")
+    assert set(files(out)) == {f"{f}/{n:06d}.overlay.png" for f in folders for n in range(2)}
+
+
+def test_long_videos_get_one_line(capsys, out):
+    uri = "synthetic:?size=32x32&frames=30"
+    _, text, _ = run(capsys, uri, "--out", out)
+    assert text.count("\n") == 1
+    assert text.startswith(f"{uri}: 30 frames, 0 instances -> {out / 'synthetic'} (")
+
+
+def test_a_line_for_each_frame_of_a_live_source(capsys, out):
+    uri = "synthetic:?size=32x32&live=1&fps=200"
+    _, text, _ = run(capsys, uri, "--frames", "30", "--out", out)
+    assert text.count(": nothing found -> ") == 30
+
+
+def test_camera(capsys, monkeypatch, out):
+    fake_picamera2.install(monkeypatch)
+    status, text, err = run(capsys, "camera:0?size=64x48", "--frames", "3", "--out", out)
+    assert (status, err) == (0, "")
+    assert len(files(out)) == 3
+    assert files(out)[0].startswith("camera/")
+    assert text.count("camera-") == 3
+
+
+def test_camera_that_falls_silent_keeps_what_was_found(capsys, monkeypatch, out):
+    hardware = fake_picamera2.install(monkeypatch)
+    hardware.frames, hardware.interval = 3, 0.2
+    uri = "camera:0?size=64x48&timeout=0.6"
+    status, text, err = run(capsys, uri, "--out", out, "--format", "coco")
+    assert status == 1
+    assert err.startswith("edgemask: error: camera:0 gave no frame for 0.6 s")
+    assert err.count("\n") == 1
+    assert json.loads((out / "coco.json").read_text()) == []
+    assert hardware.opened[0].closed
+    assert "instances -> " in text
+
+
+def test_one_bad_source_does_not_stop_the_others(capsys, monkeypatch, tmp_path, out):
+    hardware = fake_picamera2.install(monkeypatch)
+    hardware.cameras = []
+    photo = draw_scene().save(tmp_path / "photo.png")
+    sources = ["camera:0", photo, "camra:0", "synthetic:?peple=1", "synthetic:?frames=1"]
+    status, text, err = run(capsys, *sources, "--out", out)
+    assert status == 1
+    lines = err.splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("edgemask: error: ") for line in lines)
+    assert any("no camera was found" in line for line in lines)
+    assert any("did you mean camera:?" in line for line in lines)
+    assert any("did you mean people?" in line for line in lines)
+    assert files(out) == ["photo.overlay.png", "synthetic/000000.overlay.png"]
+    assert f"{photo}: 2 instances" in text
+
+
+def test_coco_of_images_and_frames_together(capsys, monkeypatch, tmp_path, out):
+    """Ids differ, and the file is one valid list however it was written."""
+    scenes = [draw_scene(seed=n) for n in range(3)]
+    photo = scenes[0].save(tmp_path / "7.png")
+    hardware = fake_picamera2.install(monkeypatch)
+    hardware.format = "BGR888"
+    hardware.pixels = lambda number: scenes[1 + number % 2].rgb.reshape(-1)
+    status, _, _ = run(
+        capsys, photo, "camera:0?size=64x48", "--frames", "2", "--out", out, "--format", "coco"
+    )
+    assert status == 0
+    assert files(out) == ["coco.json"]
+    results = json.loads((out / "coco.json").read_text())
+    assert {result["image_id"] for result in results} == {1, 2, 3}
+    names = {result["file_name"] for result in results}
+    assert str(photo) in names
+    assert all(name.startswith("camera-") for name in names - {str(photo)})
+    assert len(results) >= 5
+
+
+def test_jpegs_piped_in(capsys, monkeypatch, out):
+    content = b""
+    for n in range(3):
+        stream = io.BytesIO()
+        Image.fromarray(draw_scene(seed=n).rgb).save(stream, "JPEG")
+        content += stream.getvalue()
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(content)))
+    status, _, _ = run(capsys, "-", "--out", out)
+    assert status == 0
+    assert files(out) == [f"stdin/{n:06d}.overlay.png" for n in range(3)]
+
+
+@pytest.fixture
+def clip(tmp_path):
+    """The path of a video of 30 drawn scenes, and the module that reads it."""
+    av = pytest.importorskip("av")
+    path = tmp_path / "clip.mkv"
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("ffv1", rate=10)  # which loses nothing
+        stream.width, stream.height, stream.pix_fmt = 65, 48, "bgr0"
+        for n in range(30):
+            scene = draw_scene(seed=n, height=48, width=65)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(scene.rgb, format="rgb24")))
+        container.mux(stream.encode(None))
+    return path, av
+
+
+def film_frames(av, path):
+    with av.open(str(path)) as container:
+        return [(f.time, f.to_ndarray(format="rgb24")) for f in container.decode(video=0)]
+
+
+def test_overlays_of_a_video_are_a_film(capsys, clip, out):
+    path, av = clip
+    status, text, err = run(capsys, path, "--out", out)
+    assert (status, err) == (0, "")
+    assert files(out) == ["clip.overlay.mp4"]
+    assert text.startswith(f"{path}: 30 frames, 59 instances -> {out / 'clip.overlay.mp4'} (")
+    frames = film_frames(av, out / "clip.overlay.mp4")
+    assert len(frames) == 30
+    np.testing.assert_allclose([time for time, _ in frames], np.arange(30) / 10, atol=1e-3)
+    for n in (0, 29):
+        scene = draw_scene(seed=n, height=48, width=65)
+        picture = frames[n][1]
+        assert picture.shape == (48, 64, 3)  # H.264 has no odd sizes
+        # The scene's masks are painted over; what is far from them and its labels stays dark.
+        painted = scene.masks.any(axis=0)[:, :64]
+        changed = picture[painted].mean(axis=0) - scene.rgb[:, :64][painted].mean(axis=0)
+        assert np.abs(changed).max() > 25
+        assert np.median(picture[~painted]) < 100 < np.median(picture[painted])
+
+
+def test_other_formats_of_a_video_are_files_of_each_frame(capsys, clip, tmp_path, out):
+    status, text, _ = run(
+        capsys, tmp_path / "*.mkv", "--out", out, "--frames", "2", "--format", "json,overlay"
+    )
+    assert status == 0
+    assert files(out) == ["clip.overlay.mp4", "clip/000000.json", "clip/000001.json"]
+    assert json.loads((out / "clip" / "000001.json").read_text())["sensor_ns"] == 100_000_000
+    assert text.startswith("clip-000000: 2 instances")
+    assert len(film_frames(clip[1], out / "clip.overlay.mp4")) == 2
+
+
+def test_interrupted_film_is_a_shorter_film(capsys, monkeypatch, clip, out):
+    draw = overlay.draw
+    drawn = []
+
+    def interrupt(*arguments, **options):
+        drawn.append(1)
+        if len(drawn) == 8:
+            raise KeyboardInterrupt
+        return draw(*arguments, **options)
+
+    monkeypatch.setattr(overlay, "draw", interrupt)
+    status, _, err = run(capsys, clip[0], "--out", out)
+    assert (status, err) == (130, "edgemask: error: interrupted\n")
+    assert files(out) == ["clip.overlay.mp4"]
+    assert len(film_frames(clip[1], out / "clip.overlay.mp4")) == 7
+
+
+def test_film_that_cannot_be_written(capsys, clip, out):
+    (out / "clip.overlay.mp4").mkdir(parents=True)
+    status, _, err = run(capsys, clip[0], "--out", out, "--frames", "2")
+    assert status == 1
+    assert err.startswith(f"edgemask: error: {clip[0]}: {out / 'clip.overlay.mp4'} cannot be wr")
+    assert err.count("\n") == 1
+    assert files(out) == []
+    out.joinpath("clip.overlay.mp4").rmdir()
+    out.rmdir()
+    out.write_text("a file")
+    status, _, err = run(capsys, clip[0], "--out", out, "--frames", "2")
+    assert status == 1
+    assert "cannot be written" in err
+    assert err.count("\n") == 1
+
+
+def test_password_is_not_printed(capsys, out):
+    pytest.importorskip("av")
+    uri = "rtsp://me:hunter2@127.0.0.1:1/live"
+    status, text, err = run(capsys, uri, "--out", out, "--debug")
+    assert status == 1
+    assert "rtsp://me:***@127.0.0.1:1/live" in err
+    assert "hunter2" not in text + err
+
+
+def test_folders_of_hosts_keep_their_dots(capsys, monkeypatch, out):
+    class Stream(base.Source):
+        live = True
+
+        def read(self, timeout=5.0):
+            return base.Frame(np.zeros((8, 8, 3), np.uint8), 5, None, 0, "192.168.1.20-000005")
+
+        def _release(self):
+            pass
+
+    monkeypatch.setattr("edgemask.sources.open_source", lambda uri: Stream("stream"))
+    run(capsys, "http://192.168.1.20/live", "--frames", "1", "--out", out)
+    assert files(out) == ["192.168.1.20/000005.overlay.png"]
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="needs signals")
+def test_ctrl_c_stops_a_camera_and_keeps_the_results(tmp_path):
+    script = (
+        "import sys; from types import SimpleNamespace as N;"
+        "from edgemask.cli import common, main; from synthetic import FakeSegmenter;"
+        "pack = N(name='fake', version='1', sha256='0', class_ids=(1,), class_names={1: 'person'});"
+        "common.make_segmenter = lambda *_: FakeSegmenter(pack);"
+        "sys.exit(main(sys.argv[1:]))"
+    )
+    root = Path(__file__).resolve().parents[3]
+    uri = "synthetic:?live=1&fps=30&size=64x48"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, "predict", uri, "--format", "coco,json", "--out", "o"],
+        cwd=tmp_path, env={**os.environ, "PYTHONPATH": f"{root}:{root / 'tests'}"},
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    with process:
+        assert process.stdout.readline().startswith("synthetic-")
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "edgemask: error: interrupted\n"
+    assert json.loads((tmp_path / "o" / "coco.json").read_text()) == []
+    # Nothing half-written is left.
+    assert all(Path(name).suffix == ".json" for name in files(tmp_path / "o"))

@@ -1,0 +1,83 @@
+"""Options of a source, and what of a URL may be shown."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgemask.errors import InputError
+from edgemask.sources import uri
+
+PARSERS = {
+    "size": uri.size,
+    "fps": uri.fraction(0.1, 100),
+    "buffers": uri.natural(2, 8),
+    "format": uri.word("yuyv", "mjpeg"),
+    "hflip": uri.switch,
+}
+
+
+def test_values():
+    text = "size=640x480&fps=7.5&buffers=3&format=mjpeg&hflip=yes"
+    assert uri.options_of("camera:0", text, {}, PARSERS) == {
+        "size": (640, 480), "fps": 7.5, "buffers": 3, "format": "mjpeg", "hflip": True,
+    }  # fmt: skip
+
+
+def test_keywords_win_over_the_text():
+    given = {"size": (320, 240), "fps": 5, "hflip": False}
+    assert uri.options_of("camera:0", "fps=30", given, PARSERS) == {
+        "size": (320, 240), "fps": 5.0, "hflip": False,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sise=640x480", ["camera:0", "'sise'", "did you mean size?"]),
+        ("framerate=3", ["'framerate'", "size, fps, buffers, format, hflip"]),
+        ("size=640", ["size=640", "640x480"]),
+        ("size=641x480", ["even"]),
+        ("size=0x480", ["even numbers from 16"]),
+        ("size=99999x480", ["16384"]),
+        ("fps=fast", ["fps=fast", "from 0.1 to 100"]),
+        ("fps=nan", ["fps=nan"]),
+        ("fps=", ["from 0.1 to 100"]),
+        ("buffers=1", ["from 2 to 8"]),
+        ("buffers=2.5", ["whole number"]),
+        ("buffers=²", ["whole number"]),
+        ("format=raw", ["yuyv or mjpeg"]),
+        ("hflip=maybe", ["1 or 0"]),
+        ("fps=1&fps=2", ["twice"]),
+    ],
+)
+def test_bad_options_are_one_line_that_helps(text, words):
+    with pytest.raises(InputError) as caught:
+        uri.options_of("camera:0", text, {}, PARSERS)
+    assert "\n" not in str(caught.value)
+    for word in words:
+        assert word in str(caught.value)
+
+
+def test_source_without_options():
+    with pytest.raises(InputError, match="it takes none"):
+        uri.options_of("-", "size=640x480", {}, {})
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("rtsp://host/live", "rtsp://host/live"),
+        ("rtsp://user:hunter2@host:554/live", "rtsp://user:***@host:554/live"),
+        ("rtsp://user:p@ss@word@host/live", "rtsp://user:***@host/live"),
+        ("rtsp://user@host/live", "rtsp://user@host/live"),
+        (
+            "http://host/v?user=me&password=hunter2&n=1",
+            "http://host/v?user=me&password=***&n=1",
+        ),
+        ("http://host/v?apiToken=hunter2", "http://host/v?apiToken=***"),
+        ("http://user:hunter2@[::1]:80/v#x=hunter2", "http://user:***@[::1]:80/v"),
+        ("http://user:hunter2@[::1/v", "http://***"),
+    ],
+)
+def test_redact(url, shown):
+    assert uri.redact(url) == shown

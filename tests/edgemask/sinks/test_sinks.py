@@ -1,0 +1,122 @@
+"""Starting and stopping, also where there is no broker."""
+
+from __future__ import annotations
+
+import socket
+import sys
+import threading
+import time
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgemask.errors import InputError, RuntimeUnavailable, SourceError
+from edgemask.instances import Instances
+from edgemask.live.governor import GovernorState
+from edgemask.live.mailbox import Mailbox
+from edgemask.live.result import Result
+from edgemask.settings import MqttSettings, Settings, ZoneSettings
+from edgemask.sinks import start_sinks
+from edgemask.sources.base import Frame
+
+ZONE = ZoneSettings("door", ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)))
+
+
+class FakeEngine:
+    """What a sink needs of an engine."""
+
+    def __init__(self):
+        self.boxes = []
+
+    def subscribe(self, maxsize=1):
+        self.boxes.append(Mailbox(maxsize))
+        return self.boxes[-1]
+
+    def status(self):
+        return {"fps": 1.0}
+
+
+def result(n):
+    frame = Frame(np.zeros((20, 30, 3), np.uint8), n, None, 0, f"f-{n}")
+    return Result(frame, Instances.empty(20, 30), {}, 1.0, 1.0, GovernorState(), n)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def test_nothing_is_started_unless_asked_for():
+    engine = FakeEngine()
+    assert start_sinks(engine, Settings()) == []
+    assert engine.boxes == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (Settings(mqtt=MqttSettings(classes=("persn",))), r"mqtt\.classes: .*mean 'person'\?"),
+        (Settings(zone=(replace(ZONE, classes=("person", "tree")),)), r"'door': .*has person, dog"),
+    ],
+)
+def test_classes_that_the_model_does_not_have(settings, words):
+    engine = FakeEngine()
+    with pytest.raises(InputError, match=words):
+        start_sinks(engine, settings, classes=["person", "dog"])
+    assert engine.boxes == []
+
+
+def test_zones_start_watching():
+    engine = FakeEngine()
+    (sink,) = start_sinks(engine, Settings(zone=(ZONE,)))
+    assert sink.name == "watch"
+    assert sink.status()["zones"] == {"door": 0}
+    sink.stop()
+    assert engine.boxes[0].finished
+
+
+def test_mqtt_without_its_package(monkeypatch):
+    monkeypatch.setitem(sys.modules, "paho.mqtt", None)
+    with pytest.raises(RuntimeUnavailable, match=r"pip install 'edgemask\[mqtt\]'"):
+        start_sinks(FakeEngine(), Settings(mqtt=MqttSettings(host="localhost")))
+
+
+def test_files_that_are_not_there(tmp_path):
+    pytest.importorskip("paho.mqtt")
+    missing = tmp_path / "none"
+    for settings in (
+        MqttSettings(host="localhost", username="me", password_file=missing),
+        MqttSettings(host="localhost", tls=True, ca_file=missing),
+    ):
+        with pytest.raises(SourceError, match="none"):
+            start_sinks(FakeEngine(), Settings(mqtt=settings))
+
+
+def test_a_broker_that_is_not_there_holds_nothing_up():
+    pytest.importorskip("paho.mqtt")
+    engine, lines = FakeEngine(), []
+    before = threading.active_count()
+    port = free_port()
+    wanted = MqttSettings(host="127.0.0.1", port=port, node="test")
+    settings = Settings(mqtt=wanted, zone=(ZONE,))
+    watch, mqtt = start_sinks(engine, settings, classes=["person"], report=lines.append)
+    assert [watch.name, mqtt.name] == ["watch", "mqtt"]
+    for n in range(1000):
+        for box in engine.boxes:
+            box.put(result(n))
+        mqtt.event({"n": n})
+    end = time.monotonic() + 20
+    while not lines and time.monotonic() < end:
+        time.sleep(0.05)
+    assert lines == [f"mqtt 127.0.0.1:{port}: disconnected: the broker cannot be reached"]
+    assert mqtt.status()["dropped_events"] == 1000 - 64
+    began = time.monotonic()
+    watch.stop()
+    mqtt.stop()
+    assert time.monotonic() - began < 10
+    assert mqtt.status()["state"] == "stopped"
+    while threading.active_count() > before and time.monotonic() < end:
+        time.sleep(0.05)
+    assert threading.active_count() == before

@@ -1,0 +1,229 @@
+"""The folder of events: whole files, within the budget, whatever the disk does."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from types import SimpleNamespace
+
+import pytest
+
+from edgemask.watch import store as store_module
+from edgemask.watch.store import LOG, OLD_LOG, EventStore
+
+JPEG = b"\xff\xd8" + bytes(9_998)
+
+
+def on_disk(folder):
+    """Return what ``du`` would say, and the names."""
+    names = sorted(path.name for path in folder.iterdir())
+    blocks = sum((folder / name).stat().st_blocks for name in names) + folder.stat().st_blocks
+    return blocks * 512, names
+
+
+def disk(free, total=10**9):
+    """Return a statvfs that reports `free` bytes, which may be a function."""
+
+    def statvfs(_):
+        available = free() if callable(free) else free
+        return SimpleNamespace(f_frsize=4096, f_bavail=available // 4096, f_blocks=total // 4096)
+
+    return statvfs
+
+
+def test_snapshots_and_log(tmp_path):
+    store = EventStore(tmp_path / "new" / "events", 10**6)
+    path = store.save("door-enter-1", JPEG)
+    assert path == tmp_path / "new" / "events" / "00000001-door-enter-1.jpg"
+    assert path.read_bytes() == JPEG
+    assert store.log({"zone": "Tür"})
+    assert store.log({"zone": "b"})
+    lines = (path.parent / LOG).read_text("utf-8").splitlines()
+    assert [json.loads(line)["zone"] for line in lines] == ["Tür", "b"]
+    assert store.state == "ok"
+    assert store.used >= on_disk(path.parent)[0]
+
+
+def test_budget_is_never_exceeded_and_the_oldest_go_first(tmp_path):
+    budget = 100_000
+    store = EventStore(tmp_path, budget)
+    for n in range(1, 41):
+        assert store.save(f"event-{n}", JPEG)
+        assert store.log({"n": n, "text": "x" * 500})
+        used, names = on_disk(tmp_path)
+        assert used <= budget
+        assert not any(name.endswith(".tmp") for name in names)
+    snapshots = [name for name in names if name.endswith(".jpg")]
+    assert snapshots == [f"{n:08d}-event-{n}.jpg" for n in range(41 - len(snapshots), 41)]
+    assert 4 <= len(snapshots) <= 8
+    assert store.deleted == 40 - len(snapshots)
+    assert json.loads((tmp_path / LOG).read_text("utf-8").splitlines()[-1])["n"] == 40
+
+
+def test_the_log_is_rotated(tmp_path):
+    store = EventStore(tmp_path, 200_000)  # a log of a twentieth
+    for n in range(100):
+        assert store.log({"n": n, "text": "x" * 300})
+    sizes = [(tmp_path / name).stat().st_size for name in (LOG, OLD_LOG)]
+    assert max(sizes) <= 10_000
+    numbers = [
+        json.loads(line)["n"]
+        for name in (OLD_LOG, LOG)
+        for line in (tmp_path / name).read_text("utf-8").splitlines()
+    ]
+    assert numbers == list(range(100 - len(numbers), 100))
+
+
+def test_numbers_go_on_after_a_restart(tmp_path):
+    EventStore(tmp_path, 10**6).save("a", JPEG)
+    EventStore(tmp_path, 10**6).save("b", JPEG)
+    # By time, this one would be the oldest: the clock was not set.
+    path = EventStore(tmp_path, 10**6).save("19700101T000000", JPEG)
+    assert path.name.startswith("00000003-")
+
+
+def test_what_a_crash_left_is_cleaned_up(tmp_path):
+    unfinished = tmp_path / ".00000007-door.jpg.1234.tmp"
+    unfinished.write_bytes(JPEG)
+    (tmp_path / LOG).write_bytes(b'{"n": 1}\n{"n": 2, "half')
+    store = EventStore(tmp_path, 10**6)
+    store.log({"n": 3})
+    assert not unfinished.exists()
+    lines = (tmp_path / LOG).read_text("utf-8").splitlines()
+    assert [lines[0], lines[-1]] == ['{"n": 1}', '{"n": 3}']
+
+
+def test_files_of_others_are_left_alone(tmp_path):
+    other = tmp_path / "holiday.jpg"
+    other.write_bytes(bytes(50_000))
+    store = EventStore(tmp_path, 40_000)
+    for n in range(5):
+        assert store.save(f"e{n}", JPEG)
+    assert other.exists()
+
+
+def test_a_budget_below_one_snapshot(tmp_path):
+    store = EventStore(tmp_path, 10_000)
+    assert store.save("a", JPEG) is None
+    assert store.state == "budget too small"
+    assert store.failed == 1
+    assert on_disk(tmp_path)[1] == []
+
+
+def test_some_of_the_disk_is_left_to_others(tmp_path):
+    free = 200_000
+    store = EventStore(tmp_path, 10**9, keep_free=150_000, statvfs=disk(lambda: free))
+    assert store.save("a", JPEG)
+    free = 160_000  # others have filled it
+    assert store.save("b", JPEG)  # in place of the first
+    assert on_disk(tmp_path)[1] == ["00000002-b.jpg"]
+    free = 100_000
+    assert store.save("c", JPEG) is None
+    assert store.state == "disk full"
+    free = 200_000
+    assert store.save("d", JPEG)
+    assert store.state == "ok"
+
+
+def full_disk(monkeypatch, times, code=errno.ENOSPC):
+    """Let the next writes fail, half-way, as they do on a full disk."""
+    left = [times]
+    real = store_module._write_through
+
+    def write(stream, content):
+        if left[0]:
+            left[0] -= 1
+            stream.write(content[: len(content) // 2])
+            raise OSError(code, os.strerror(code))
+        real(stream, content)
+
+    monkeypatch.setattr(store_module, "_write_through", write)
+
+
+def test_a_disk_that_is_full_all_the_same(tmp_path, monkeypatch):
+    store = EventStore(tmp_path, 10**6)
+    for name in "abc":
+        store.save(name, JPEG)
+    full_disk(monkeypatch, 1)
+    assert store.save("d", JPEG)
+    assert store.state == "ok"
+    # Twice what was needed has gone, the oldest first.
+    assert on_disk(tmp_path)[1] == ["00000003-c.jpg", "00000005-d.jpg"]  # a number is used once
+    full_disk(monkeypatch, 2)
+    assert store.save("e", JPEG) is None
+    assert store.state == "disk full"
+    full_disk(monkeypatch, 0)
+    assert store.save("f", JPEG)
+    assert store.state == "ok"
+    assert not [name for name in on_disk(tmp_path)[1] if name.endswith(".tmp")]
+
+
+def test_a_line_that_fits_only_in_part_is_taken_back(tmp_path, monkeypatch):
+    store = EventStore(tmp_path, 10**6)
+    store.log({"n": 1})
+    real_open = open
+
+    class Short:
+        def __init__(self, stream):
+            self.stream = stream
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            self.stream.close()
+
+        def __getattr__(self, name):
+            return getattr(self.stream, name)
+
+        def write(self, data):
+            return self.stream.write(data[:3])
+
+    def short_open(path, mode="r", *args, **options):
+        stream = real_open(path, mode, *args, **options)
+        return Short(stream) if mode == "ab" else stream
+
+    monkeypatch.setattr(store_module, "open", short_open, raising=False)
+    assert not store.log({"n": 2})
+    assert store.state == "disk full"
+    monkeypatch.undo()
+    assert store.log({"n": 3})
+    assert (tmp_path / LOG).read_text("utf-8") == '{"n": 1}\n{"n": 3}\n'
+
+
+def test_a_folder_that_cannot_be_written_is_named_and_comes_back(tmp_path):
+    folder = tmp_path / "usb"
+    folder.write_bytes(b"")  # a file where the folder should be
+    store = EventStore(folder, 10**6)
+    assert store.save("a", JPEG) is None
+    assert not store.log({})
+    assert store.state.startswith("not writable: ")
+    folder.unlink()
+    assert store.save("a", JPEG)
+    assert store.state == "ok"
+
+
+def test_a_folder_that_is_removed_comes_back(tmp_path):
+    store = EventStore(tmp_path / "events", 10**6)
+    store.save("a", JPEG).unlink()
+    (tmp_path / "events").rmdir()
+    assert store.save("b", JPEG)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
+def test_a_real_disk_that_is_smaller_than_the_budget(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    mounted = os.system(f"mount -t tmpfs -o size=128k tmpfs {folder} 2>/dev/null") == 0
+    if not mounted:
+        pytest.skip("a tmpfs cannot be mounted here")
+    try:
+        store = EventStore(folder, 10**9)
+        for n in range(40):
+            assert store.save(f"e{n}", JPEG), store.state
+            assert store.log({"n": n})
+        newest = max(name for name in on_disk(folder)[1] if name.endswith(".jpg"))
+        assert newest == "00000040-e39.jpg"
+    finally:
+        os.system(f"umount {folder}")

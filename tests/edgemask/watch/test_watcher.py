@@ -1,0 +1,187 @@
+"""From results to events, pictures, programs and listeners."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import time
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgemask.live.mailbox import Mailbox
+from edgemask.settings import EventSettings, Settings, ZoneSettings
+from edgemask.watch import watcher as watcher_module
+from edgemask.watch.event import SCHEMA
+from edgemask.watch.watcher import Scene, Watcher, snapshot
+
+LEFT = ZoneSettings(
+    "Left half",
+    ((0.0, 0.0), (0.5, 0.0), (0.5, 1.0), (0.0, 1.0)),
+    min_seconds=0.5,
+    leave_seconds=0.3,
+    cooldown=0,
+)
+IN, OUT = (20, 10, 50, 90), (140, 10, 170, 90)
+
+
+class Heard:
+    """A listener that keeps what it hears."""
+
+    def __init__(self):
+        self.events, self.occupancies = [], []
+
+    def event(self, record):
+        self.events.append(json.loads(json.dumps(record, allow_nan=False)))
+
+    def occupancy(self, slug, count):
+        self.occupancies.append((slug, count))
+
+
+@pytest.fixture
+def play(results):
+    """Run a watcher over scenes, one tuple of boxes per frame, and return it with its listener."""
+    started = []
+
+    def run(scenes, *, zones=(LEFT,), report=lambda line: None, **events):
+        heard, box = Heard(), Mailbox(len(scenes) + 1)
+        watcher = Watcher(
+            box, Settings(zone=zones, events=EventSettings(**events)), [heard], report=report
+        )
+        started.append(watcher)
+        for boxes in scenes:
+            box.put(results(*boxes))
+        box.close()
+        assert watcher.wait(20)
+        return watcher, heard
+
+    yield run
+    for watcher in started:
+        watcher.stop()
+
+
+VISIT = [(OUT,)] * 3 + [(IN,)] * 8 + [()] * 5
+
+
+def test_a_visit(play):
+    watcher, heard = play(VISIT)
+    enter, leave = heard.events
+    assert (enter["schema"], enter["kind"], enter["zone"]) == (SCHEMA, "enter", "Left half")
+    assert (enter["class"], enter["score"], enter["box"]) == ("person", 0.9, [20, 10, 50, 90])
+    assert (enter["seconds"], enter["count"], enter["size"]) == (0.5, 1, [100, 200])
+    assert (enter["frame"], enter["sensor_ns"]) == ("f-000008", 800_000_000)
+    assert enter["time"] == "2023-11-14T22:13:20.800Z"
+    assert (leave["kind"], leave["seconds"], leave["count"]) == ("leave", 0.7, 0)
+    assert enter["track"] == leave["track"]
+    assert enter["id"] != leave["id"]
+    assert (enter["snapshot"], leave["snapshot"]) == (None, None)
+    assert heard.occupancies == [("left_half", 0), ("left_half", 1), ("left_half", 0)]
+    assert watcher.events == 2
+
+
+def test_leaving_can_be_left_out(play):
+    _, heard = play(VISIT, leaving=False)
+    assert [event["kind"] for event in heard.events] == ["enter"]
+
+
+def test_two_zones_have_their_own_rules(play):
+    right = ZoneSettings("right", ((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)), min_seconds=0)
+    _, heard = play(VISIT, zones=(LEFT, right))
+    assert [(e["kind"], e["zone"]) for e in heard.events] == [
+        ("enter", "right"),
+        ("enter", "Left half"),
+        ("leave", "Left half"),
+    ]
+
+
+def test_pictures_and_log(play, tmp_path):
+    watcher, heard = play(VISIT, folder=tmp_path / "events")
+    enter, leave = heard.events
+    with Image.open(enter["snapshot"]) as picture:
+        assert (picture.format, picture.size) == ("JPEG", (200, 100))
+    assert leave["snapshot"] is None  # nobody would be on it
+    log = (tmp_path / "events" / "events.jsonl").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in log] == heard.events
+    assert watcher.status()["disk"]["state"] == "ok"
+
+
+def test_no_pictures_if_not_wanted(play, tmp_path):
+    _, heard = play(VISIT, folder=tmp_path, snapshot=False)
+    assert heard.events[0]["snapshot"] is None
+    assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
+
+
+def test_a_disk_that_fails_is_reported_once_and_stops_no_event(play, tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    lines = []
+    watcher, heard = play(VISIT * 3, folder=tmp_path / "file", report=lines.append)
+    assert len(heard.events) == 6
+    assert [line.partition(":")[0] for line in lines] == ["snapshots", "events.jsonl"]
+    assert "not writable" in lines[0]
+    assert watcher.status()["disk"]["failed"] == 9
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="pidfd_open is Linux's")
+def test_hook_gets_the_events(play, tmp_path):
+    watcher, heard = play(VISIT, hook=("/bin/sh", "-c", f"cat >> {tmp_path}/log"))
+    watcher.stop(20)
+    for _ in range(200):
+        if watcher.status()["hook"]["runs"] == 2 and (tmp_path / "log").exists():
+            break
+        time.sleep(0.05)
+    lines = (tmp_path / "log").read_text("utf-8").splitlines()
+    assert [json.loads(line) for line in lines] == heard.events
+
+
+def test_a_zone_outside_of_the_image_is_an_error(play):
+    far = ZoneSettings("far", ((3000, 0), (4000, 0), (4000, 500)))
+    lines = []
+    watcher, _ = play(VISIT, zones=(far,), report=lines.append)
+    assert "'far' covers no pixel" in str(watcher.error)
+    assert lines == [str(watcher.error)]
+    assert watcher.status()["error"] == str(watcher.error)
+
+
+def test_slow_pictures_do_not_hold_up_the_rules(play, tmp_path, monkeypatch):
+    def slow(result, polygons):
+        time.sleep(0.2)
+        return b"jpeg"
+
+    monkeypatch.setattr(watcher_module, "snapshot", slow)
+    quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
+    watcher, heard = play([(IN,), ()] * 20, zones=(quick,), folder=tmp_path)
+    assert watcher.events == 40
+    # At most four events wait with their pictures; the newest are kept.
+    assert watcher.status()["dropped"] + len(heard.events) == 40
+    assert watcher.status()["dropped"] > 20
+    assert heard.events[-1]["id"].endswith("-leave-40")
+
+
+def test_stop_ends_all_threads(results):
+    import threading
+
+    before = threading.active_count()
+    watcher = Watcher(Mailbox(1), Settings(zone=(LEFT,), events=EventSettings(hook=("true",))))
+    watcher.stop()
+    assert threading.active_count() == before
+
+
+def test_snapshot_leaves_the_frame_alone(results):
+    result = results(IN)
+    before = result.frame.rgb.copy()
+    polygon = np.array([(100, 5), (190, 5), (190, 95), (100, 95)], np.float32)
+    picture = np.asarray(Image.open(io.BytesIO(snapshot(result, [polygon]))))
+    assert np.array_equal(result.frame.rgb, before)
+    # Yellow on the edge of the zone, green on the person, grey elsewhere; JPEG is not exact.
+    assert picture[5, 150, 0] > picture[5, 150, 2] + 40
+    assert picture[50, 35, 1] > picture[50, 35, 0] + 20
+    assert np.abs(picture[50, 150].astype(int) - 90).max() < 12
+
+
+def test_scene_knows_a_new_size(results):
+    scene = Scene([LEFT])
+    scene.update(0, results(IN))
+    scene.update(1, results(IN, size=(200, 400)))
+    assert scene.polygons[0].max() == 200

@@ -9,11 +9,14 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
+from edgemask.keypoints import NAMES, mirrored
+
 from .config import AugmentConfig
 from .dataset import MASK_SIZE, Record
 
 MAX_OBJECTS = 24  # objects kept per crop; the largest first
 MAX_IGNORE = 8
+MIRRORED = mirrored(NAMES)
 MIN_VISIBLE = 0.25  # a crop that shows less of a box turns it into an ignore region
 
 
@@ -85,7 +88,8 @@ def make_sample(
     dict of arrays, S = ``config.crop``, G = 24, K = 8:
         ``image`` (S, S, 3) uint8; ``boxes`` (G, 4) f32 in crop pixels; ``labels``
         (G,) i32; ``valid``, ``has_mask`` (G,) f32 flags; ``bitmaps`` (G, 64, 64)
-        uint8 relative to ``full_boxes`` (G, 4) f32, the boxes before cropping;
+        uint8 relative to ``full_boxes`` (G, 4) f32, the boxes before cropping; ``keypoints``
+        (G, 17, 3) f32 in crop pixels and visibility, 0 where unlabelled or outside of the crop;
         ``ignore`` (K, 4) f32; ``labeled`` (C,) f32; ``exhaustive`` () f32;
         ``image_id`` () i64.
     """
@@ -99,14 +103,20 @@ def make_sample(
     full = ((record.boxes - shift) * to_crop).astype(np.float32)
     ignore = ((record.ignore - shift) * to_crop).astype(np.float32)
     bitmaps = record.bitmaps
+    points = record.keypoints.copy()
+    points[..., :2] = (points[..., :2] - window[:2]) * scale
     if rng.random() < config.flip:
         pixels = pixels[:, ::-1]
         full = np.stack([crop - full[:, 2], full[:, 1], crop - full[:, 0], full[:, 3]], 1)
         ignore = np.stack([crop - ignore[:, 2], ignore[:, 1], crop - ignore[:, 0], ignore[:, 3]], 1)
         bitmaps = bitmaps[:, :, ::-1]
+        points[..., 0] = crop - points[..., 0]
+        points = points[:, MIRRORED]
     if config.color > 0:
         pixels = _color(pixels, config.color, rng)
 
+    inside = ((points[..., :2] >= 0) & (points[..., :2] < crop)).all(-1)
+    points[~inside | (points[..., 2] == 0)] = 0
     visible = np.clip(full, 0, crop)
     extent = visible[:, 2:] - visible[:, :2]
     share = extent.prod(1) / np.maximum((full[:, 2:] - full[:, :2]).prod(1), 1e-6)
@@ -126,6 +136,7 @@ def make_sample(
         "labels": np.zeros(MAX_OBJECTS, np.int32),
         "valid": np.zeros(MAX_OBJECTS, np.float32),
         "has_mask": np.zeros(MAX_OBJECTS, np.float32),
+        "keypoints": np.zeros((MAX_OBJECTS, len(NAMES), 3), np.float32),
         "bitmaps": np.zeros((MAX_OBJECTS, MASK_SIZE, MASK_SIZE), np.uint8),
         "ignore": np.zeros((MAX_IGNORE, 4), np.float32),
         "labeled": record.labeled.astype(np.float32),
@@ -139,5 +150,6 @@ def make_sample(
     sample["valid"][:n] = 1
     sample["has_mask"][:n] = record.has_mask[keep]
     sample["bitmaps"][:n] = bitmaps[keep]
+    sample["keypoints"][:n] = points[keep]
     sample["ignore"][: len(ignore)] = ignore
     return sample

@@ -70,3 +70,9 @@ def clip(boxes, height, width):
     """Clip to an image of ``height`` x ``width`` pixels."""
     limit = tf.cast(tf.stack([width, height, width, height]), boxes.dtype)
     return tf.clip_by_value(boxes, 0.0, limit)
+
+
+def enlarge(boxes, factor: float, height: float, width: float):
+    """Scale boxes about their centres and clip them, as ``edgemask.keypoints.enlarge``."""
+    grow = (boxes[..., 2:] - boxes[..., :2]) * ((factor - 1) / 2)
+    return clip(boxes + tf.concat([-grow, grow], -1), height, width)

@@ -6,13 +6,19 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .arch.model import MaskRCNN, build_model
-from .config import from_dict
+from .config import Config, from_dict
+
+# What may differ when a run goes on: none of it changes what is learnt.
+FREE_KEYS = frozenset(
+    f"train.{key}" for key in ("workers", "save_minutes", "eval_epochs", "eval_images")
+)
 
 
 class CheckpointError(ValueError):
@@ -50,15 +56,48 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
     return arrays, header
 
 
+def load_header(path: str | Path) -> dict[str, Any]:
+    """Read only the header of what :func:`save_arrays` wrote; raises as :func:`load_arrays`."""
+    try:
+        with np.load(path) as data:
+            return json.loads(data["header"].tobytes())
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise CheckpointError(f"{path} is not an edgemask checkpoint: {error}") from error
+
+
 def export_model(path: str | Path, model: MaskRCNN, header: dict[str, Any]) -> None:
     """Save a finished network as float16 (the shipped float parent, under 10 MB)."""
     arrays = {k: np.asarray(v).astype(np.float16) for k, v in model.named_weights().items()}
     save_arrays(path, arrays, header)
 
 
-def assign_weights(model: MaskRCNN, arrays: dict[str, np.ndarray], path: str | Path) -> None:
-    """Copy named arrays into ``model``; every weight must be there with its shape."""
+def assign_weights(
+    model: MaskRCNN, arrays: dict[str, np.ndarray], path: str | Path, optional: Sequence[str] = ()
+) -> list[str]:
+    """Copy named arrays into ``model``; every weight must be there with its shape.
+
+    Only stages named in ``optional`` may be missing, and only as a whole; layers named there
+    (``stage/layer``) may have another shape.
+
+    Returns
+    -------
+    list of str
+        Layers of such stages and such layers, which keep the weights they have.
+    """
+    lacking = {s for s in optional if not any(name.startswith(f"{s}/") for name in arrays)}
+    reshaped = {
+        layer
+        for name, weight in model.named_weights().items()
+        if (layer := name.rpartition("/")[0]) in optional
+        and name in arrays
+        and arrays[name].shape != tuple(weight.shape)
+    }
+    fresh: dict[str, None] = {}
     for name, weight in model.named_weights().items():
+        stage, layer, _ = name.split("/", 2)
+        if stage in lacking or f"{stage}/{layer}" in reshaped:
+            fresh[layer] = None
+            continue
         if name not in arrays:
             raise CheckpointError(f"{path} has no weight {name}")
         if arrays[name].shape != tuple(weight.shape):
@@ -66,6 +105,60 @@ def assign_weights(model: MaskRCNN, arrays: dict[str, np.ndarray], path: str | P
                 f"{path}: {name} has shape {arrays[name].shape}, the network {tuple(weight.shape)}"
             )
         weight.assign(arrays[name].astype(np.float32))
+    return list(fresh)
+
+
+def check_same_run(
+    saved: dict[str, Any], config: Config, data: dict[str, Any], path: str | Path
+) -> None:
+    """Refuse to go on with other data or another configuration than a run began with.
+
+    Parameters
+    ----------
+    saved : dict
+        The checkpoint's header.
+    config : Config
+        What the command asks for now; `FREE_KEYS` may differ.
+    data : dict
+        ``sha256`` of the annotations and number of ``images``, now.
+    path : path
+        The checkpoint, for the message.
+
+    Raises
+    ------
+    CheckpointError
+        Naming what changed, and how to train on with the change.
+    """
+    if "config" not in saved:
+        raise CheckpointError(f"{path} has no model configuration")
+    # A checkpoint of an older version lacks newer keys: they had what is the default now.
+    before, now = (_flat(from_dict(c).to_dict()) for c in (saved["config"], config.to_dict()))
+    changes = [
+        f"{key} was {before.get(key)}, is {now.get(key)}"
+        for key in {**before, **now}
+        if before.get(key) != now.get(key) and key not in FREE_KEYS
+    ]
+    recorded = saved.get("data", {})
+    if recorded.get("sha256", data["sha256"]) != data["sha256"]:
+        changes.insert(0, "the annotation file is another one")
+    elif recorded.get("images", data["images"]) != data["images"]:
+        changes.insert(0, f"images to train on were {recorded['images']}, are {data['images']}")
+    if changes:
+        raise CheckpointError(
+            f"{path} cannot go on, because its run changed: {'; '.join(changes)}. Change it back, "
+            f"or begin a new run with another --out (--start-from {path} takes the weights)"
+        )
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested dicts → ``section.key`` to value."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat
 
 
 def load_model(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from .config_rules import first_problem
+
 
 class ConfigError(ValueError):
     """A config file has an unknown key or a value of the wrong type."""
@@ -21,11 +23,19 @@ class ConfigError(ValueError):
 
 @dataclass
 class BackboneConfig:
-    """MobileNetV2 trunk (Sandler et al. 2018), BatchNorm folded into the convolutions."""
+    """MobileNetV2 trunk (Sandler et al. 2018), BatchNorm folded into the convolutions.
 
+    With the kind ``maskrcnn2go`` the whole network is MaskRCNN2Go's, see :mod:`.arch.maskrcnn2go`:
+    alpha, last_block, stem, the neck, and the blocks and widths of the heads have no meaning then.
+    """
+
+    kind: str = "mobilenet_v2"  # or maskrcnn2go
     alpha: float = 1.0
     last_block: int = 15  # blocks 0..16 exist; 16 costs 60 MMAC and adds little
     frozen_blocks: int = 2  # stem and blocks 0..frozen_blocks are not trained; -1 trains all
+    stem: int = 0  # channels of the first convolution, 0: MobileNetV2's
+    expansions: list[int] = field(default_factory=list)  # of blocks 1..last_block (maskrcnn2go: of
+    # its 13 blocks), as prune chose them; empty: not pruned
 
 
 @dataclass
@@ -42,6 +52,9 @@ class RPNConfig:
     convs: int = 2
     anchor_scale: float = 5.0  # anchor side in units of the stride
     anchor_ratios: list[float] = field(default_factory=lambda: [1.0])
+    # x0, y0, x1, y1 in pixels from the middle of a cell, instead of scale and ratios; one level
+    anchor_boxes: list[list[float]] = field(default_factory=list)
+    expansions: list[int] = field(default_factory=list)  # maskrcnn2go: of the RPN's 3 blocks
     pre_nms: int = 200
     post_nms: int = 50
     nms_threshold: float = 0.7
@@ -56,6 +69,9 @@ class BoxHeadConfig:
     features: list[str] = field(default_factory=lambda: ["p3", "p4", "p5"])
     level_thresholds: list[float] = field(default_factory=lambda: [112.0, 224.0])
     width: int = 256
+    expansions: list[int] = field(default_factory=list)  # maskrcnn2go: of the head's 4 blocks
+    activation: str = "sigmoid"  # softmax: with a column for the background, the first
+    class_agnostic: bool = True  # one box for all classes, or one for each
     box_weights: list[float] = field(default_factory=lambda: [10.0, 10.0, 5.0, 5.0])
     nms_threshold: float = 0.5
 
@@ -71,8 +87,28 @@ class MaskHeadConfig:
     blocks: int = 4
     kernel: int = 5
     up_channels: int = 48
+    expansions: list[int] = field(default_factory=list)  # maskrcnn2go: of the head's 4 blocks
     class_agnostic: bool = True
     threshold: float = 0.5
+
+
+@dataclass
+class KeypointHeadConfig:
+    """Keypoint branch: as the mask branch, with COCO's 17 keypoints of one class as heatmaps.
+
+    ``blocks = 0`` leaves it out.
+    """
+
+    blocks: int = 0
+    class_id: int = 1  # the class that has keypoints
+    output_size: int = 14
+    sampling_ratio: int = 2
+    features: list[str] = field(default_factory=lambda: ["p2", "p3", "p4"])
+    level_thresholds: list[float] = field(default_factory=lambda: [64.0, 224.0])
+    width: int = 128
+    kernel: int = 5
+    up_channels: int = 64
+    box_scale: float = 1.0  # regions are this much larger than the boxes
 
 
 @dataclass
@@ -88,6 +124,7 @@ class ModelConfig:
     rpn: RPNConfig = field(default_factory=RPNConfig)
     box_head: BoxHeadConfig = field(default_factory=BoxHeadConfig)
     mask_head: MaskHeadConfig = field(default_factory=MaskHeadConfig)
+    keypoint_head: KeypointHeadConfig = field(default_factory=KeypointHeadConfig)
 
 
 @dataclass
@@ -119,16 +156,32 @@ class TrainConfig:
     rois_per_image: int = 64
     positive_rois: int = 24
     mask_rois: int = 16
+    keypoint_rois: int = 16
+    keypoint_sigma: float = 1.0  # of the target heatmaps, in cells; 0: the one cell, as Mask R-CNN
     proposals: int = 100
     weight_rpn_class: float = 1.0
     weight_rpn_box: float = 2.0
     weight_class: float = 1.0
     weight_box: float = 2.0
     weight_mask: float = 2.0
+    weight_keypoint: float = 1.0
+    only: list[str] = field(default_factory=list)  # stages to train, the others fixed; []: all
     save_minutes: float = 5.0
     eval_epochs: float = 3.0
     eval_images: int = 100
     workers: int = 2
+    deterministic: bool = True  # the same seed gives the same run, bit by bit
+
+
+@dataclass
+class DistillConfig:
+    """Loss weights against a teacher network (``train --distill``); see :mod:`.distill`."""
+
+    weight_feature: float = 1.0
+    weight_rpn: float = 1.0
+    weight_class: float = 1.0
+    weight_box: float = 1.0
+    weight_mask: float = 2.0
 
 
 @dataclass
@@ -138,10 +191,14 @@ class Config:
     model: ModelConfig = field(default_factory=ModelConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    distill: DistillConfig = field(default_factory=DistillConfig)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain dict, JSON-ready; :func:`from_dict` reads it back."""
         return dataclasses.asdict(self)
+
+
+ELEMENTS = {"list[int]": int, "list[float]": float, "list[str]": str, "list[list[float]]": list}
 
 
 def _fill(cls: type, values: dict[str, Any], where: str) -> Any:
@@ -163,7 +220,7 @@ def _fill(cls: type, values: dict[str, Any], where: str) -> Any:
         if type(value) is not type(default):
             raise ConfigError(f"{where}{key} must be {type(default).__name__}, found {value!r}")
         if isinstance(default, list):
-            value = _list(value, type(default[0]), f"{where}{key}")
+            value = _list(value, ELEMENTS[str(known[key].type)], f"{where}{key}")
         made[key] = value
     return cls(**made)
 
@@ -174,45 +231,9 @@ def _list(values: list[Any], kind: type, where: str) -> list[Any]:
     for value in values:
         if type(value) is not kind:
             raise ConfigError(f"{where} must be a list of {kind.__name__}, found {value!r} in it")
+    if kind is list:  # the only lists of lists are of numbers
+        return [_list(value, float, f"{where}[{i}]") for i, value in enumerate(values)]
     return values
-
-
-def _check(config: Config) -> None:
-    """Refuse what would only fail deep inside the network or after hours."""
-    model, train = config.model, config.train
-    problems = {
-        "augment.crop must be a multiple of 32, at least 32": (
-            config.augment.crop % 32 != 0 or config.augment.crop < 32
-        ),
-        "model.classes must be distinct ids, at least one": (
-            not model.classes or len(set(model.classes)) != len(model.classes)
-        ),
-        "model.backbone.last_block must be 13 to 16": not 13 <= model.backbone.last_block <= 16,
-        "train.batch_size must be 1 or more": train.batch_size < 1,
-        "train.mask_rois must be at most train.rois_per_image": (
-            train.mask_rois > train.rois_per_image
-        ),
-        "train.rois_per_image must be at most train.proposals": (
-            train.rois_per_image > train.proposals
-        ),
-        "train.positive_rois must be at most train.rois_per_image": (
-            train.positive_rois > train.rois_per_image
-        ),
-    }
-    for name, head in (("box_head", model.box_head), ("mask_head", model.mask_head)):
-        known = set(head.features) <= {"p2", "p3", "p4", "p5"}
-        problems[f"model.{name}.features must be some of p2, p3, p4, p5"] = (
-            not head.features or not known
-        )
-        problems[f"model.{name}.level_thresholds must have one entry fewer than its features"] = (
-            len(head.level_thresholds) != len(head.features) - 1
-        )
-    problems["model.box_head.box_weights must be four positive numbers"] = (
-        len(model.box_head.box_weights) != 4 or min(model.box_head.box_weights) <= 0
-    )
-    for problem, found in problems.items():
-        if found:
-            raise ConfigError(problem)
 
 
 def from_dict(values: dict[str, Any]) -> Config:
@@ -225,7 +246,9 @@ def from_dict(values: dict[str, Any]) -> Config:
         contradict each other.
     """
     config = _fill(Config, values, "")
-    _check(config)
+    problem = first_problem(config)
+    if problem:
+        raise ConfigError(problem)
     return config
 
 

@@ -19,18 +19,11 @@ import numpy as np
 from PIL import Image
 
 from edgemask.images import MAX_PIXELS
+from edgemask.keypoints import NAMES
 
 from .bitmaps import MASK_SIZE, box_bitmap
-
-REQUIRED = {
-    "images": ("id", "file_name", "height", "width"),
-    "annotations": ("id", "image_id", "category_id", "bbox"),
-    "categories": ("id", "name"),
-}
-
-
-class DatasetError(ValueError):
-    """The dataset cannot be used; the message names the file, image or annotation."""
+from .coco_fields import REQUIRED, DatasetError, check_fields
+from .keypoints import keypoint_order, read_keypoints
 
 
 class DatasetWarning(UserWarning):
@@ -51,6 +44,7 @@ class Record:
     labels : (G,) int32, index into the class list
     bitmaps : (G, 64, 64) uint8, 0..255 coverage inside the object's box
     has_mask : (G,) bool
+    keypoints : (G, 17, 3) float32, x, y in pixels and visibility, 0 where not labelled
     ignore : (K, 4) float32 boxes of crowd regions
     labeled : (C,) bool, classes labelled exhaustively here
     exhaustive : bool
@@ -64,6 +58,7 @@ class Record:
     labels: np.ndarray
     bitmaps: np.ndarray
     has_mask: np.ndarray
+    keypoints: np.ndarray
     ignore: np.ndarray
     labeled: np.ndarray
     exhaustive: bool
@@ -119,25 +114,14 @@ class CocoDataset:
     def __init__(
         self, annotations: str | Path, images: str | Path, classes: list[int] | None = None
     ):
-        self.path = Path(annotations)
-        self.folder = Path(images)
+        self.path, self.folder = Path(annotations), Path(images)
         try:
             data = json.loads(self.path.read_text(encoding="utf-8"))
         except OSError as error:
             raise DatasetError(f"cannot read {annotations}: {error.strerror}") from error
         except ValueError as error:
             raise DatasetError(f"{annotations} is not JSON: {error}") from error
-        for key, fields in REQUIRED.items():
-            if not isinstance(data, dict) or not isinstance(data.get(key), list):
-                raise DatasetError(f"{annotations} is not COCO: it has no list {key!r}")
-            for n, item in enumerate(data[key]):
-                lacking = [f for f in fields if not isinstance(item, dict) or f not in item]
-                if lacking:
-                    raise DatasetError(f"{annotations}: {key}[{n}] has no {lacking[0]!r}")
-                if type(item["id"]) is not int:
-                    raise DatasetError(
-                        f"{annotations}: {key}[{n}] has id {item['id']!r}, not an integer"
-                    )
+        check_fields(data, str(annotations))
         self.category_names = {c["id"]: c["name"] for c in data["categories"]}
         self.classes = list(self.category_names) if classes is None else list(classes)
         unknown = [c for c in self.classes if c not in self.category_names]
@@ -147,6 +131,7 @@ class CocoDataset:
                 f"{sorted(self.category_names)}"
             )
         self._index = {c: i for i, c in enumerate(self.classes)}
+        self._orders = {c["id"]: keypoint_order(c) for c in data["categories"]}
         self._check_ids(data)
         if not self.folder.is_dir():
             raise DatasetError(f"{images} is not a folder of images")
@@ -210,8 +195,7 @@ class CocoDataset:
         unreadable: list[str] = []
         dropped: list[int] = []
         hollow: list[int] = []
-        images = self.images if progress is None else progress(self.images)
-        for info in images:
+        for info in self.images if progress is None else progress(self.images):
             # The header only: a wrong size must not wait until a batch happens to meet it.
             if self._check_image(info, unreadable):
                 made.append(self._record(info, dropped, hollow))
@@ -253,7 +237,7 @@ class CocoDataset:
 
     def _record(self, info: dict, dropped: list[int], hollow: list[int]) -> Record:
         height, width = int(info["height"]), int(info["width"])
-        boxes, labels, bitmaps, has_mask, ignore = [], [], [], [], []
+        boxes, labels, bitmaps, has_mask, keypoints, ignore = [], [], [], [], [], []
         for annotation in self._annotations[info["id"]]:
             if annotation["category_id"] not in self._index:
                 continue
@@ -268,6 +252,7 @@ class CocoDataset:
             segmentation = annotation.get("segmentation") or annotation.get("soft_mask")
             try:
                 bitmap = box_bitmap(segmentation, inside, height, width)
+                points = read_keypoints(annotation, self._orders[annotation["category_id"]])
             except (ValueError, TypeError, KeyError) as error:
                 raise DatasetError(
                     f"annotation {annotation['id']} of image {info['id']}: {error}"
@@ -277,9 +262,9 @@ class CocoDataset:
             boxes.append(inside)
             labels.append(self._index[annotation["category_id"]])
             has_mask.append(bitmap is not None)
+            keypoints.append(points)
             bitmaps.append(np.zeros((MASK_SIZE, MASK_SIZE), np.uint8) if bitmap is None else bitmap)
         labeled = info.get("labeled_cats")
-        labeled = self.classes if labeled is None else labeled
         return Record(
             image_id=info["id"],
             path=self.folder / info["file_name"],
@@ -289,7 +274,8 @@ class CocoDataset:
             labels=np.array(labels, np.int32),
             bitmaps=np.array(bitmaps, np.uint8).reshape(-1, MASK_SIZE, MASK_SIZE),
             has_mask=np.array(has_mask, bool),
+            keypoints=np.array(keypoints, np.float32).reshape(-1, len(NAMES), 3),
             ignore=np.array(ignore, np.float32).reshape(-1, 4),
-            labeled=np.array([c in labeled for c in self.classes], bool),
+            labeled=np.array([labeled is None or c in labeled for c in self.classes], bool),
             exhaustive=info.get("exhaustive", 1) != 0,
         )

@@ -12,6 +12,7 @@ FILES = {
     "backbone": "backbone.tflite",
     "box_head": "box_head.tflite",
     "mask_head": "mask_head.tflite",
+    "keypoint_head": "keypoint_head.tflite",
 }
 
 

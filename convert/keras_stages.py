@@ -16,7 +16,7 @@ from edgemask.pipeline import Pipeline
 from .arch.model import MaskRCNN
 from .manifest import build_manifest
 
-INPUTS = {"backbone": "image", "box_head": "rois", "mask_head": "rois"}
+INPUTS = {"backbone": "image", "box_head": "rois", "mask_head": "rois", "keypoint_head": "rois"}
 
 
 class KerasStage:

@@ -48,11 +48,25 @@ def read_image(record: Record) -> Image.Image:
 
 
 def batches(
-    records: list[Record], config: Config, start_step: int, total_steps: int
+    records: list[Record],
+    config: Config,
+    start_step: int,
+    total_steps: int,
+    share: tuple[int, int] = (0, 1),
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Yield the batches of steps ``start_step`` … ``total_steps`` - 1."""
+    """Yield the batches of steps ``start_step`` … ``total_steps`` - 1.
+
+    Parameters
+    ----------
+    records, config
+    start_step, total_steps : int
+    share : (int, int)
+        Index and number of the processes that train together: each yields its part of every batch.
+    """
     size = config.train.batch_size
     seed = config.train.seed
+    worker, count = share
+    part = range(worker * size // count, (worker + 1) * size // count)
 
     def sample(epoch: int, index: int) -> dict[str, np.ndarray]:
         record = records[index]
@@ -69,12 +83,12 @@ def batches(
 
     with ThreadPoolExecutor(config.train.workers) as pool:
         pending: deque = deque()
-        source = stream()
-        for _ in range(size * 4):
+        source = (item for n, item in enumerate(stream()) if n % size in part)
+        for _ in range(len(part) * 4):
             pending.append(pool.submit(sample, *next(source)))
         for _ in range(start_step, total_steps):
             samples = []
-            for _ in range(size):
+            for _ in part:
                 samples.append(pending.popleft().result())
                 pending.append(pool.submit(sample, *next(source)))
             yield {key: np.stack([s[key] for s in samples]) for key in samples[0]}

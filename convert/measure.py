@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from edgemask.coco_types import IOU_TYPES
 from edgemask.evaluate import (
     MAX_DETECTIONS,
     SCORE_THRESHOLD,
@@ -35,13 +36,24 @@ def measure(
     short_side: int | None = None,
     progress: Callable[[int, int], object] | None = None,
 ) -> dict[str, dict[str, float | None]]:
-    """Box and mask AP over the pipeline's own classes; see :func:`edgemask.evaluate.evaluate`."""
+    """Box, mask and, if the pipeline has them, keypoint AP over its own classes.
+
+    See :func:`edgemask.evaluate.evaluate`.
+    """
     results = predict_dataset(
         lambda rgb: pipeline(rgb, SCORE_THRESHOLD, MAX_DETECTIONS, short_side),
         truth, images, progress,
     )  # fmt: skip
-    classes = [entry["id"] for entry in pipeline.manifest["classes"]]
-    return evaluate(results, truth, category_ids=classes)
+    return measure_results(results, truth, pipeline.manifest)
+
+
+def measure_results(
+    results: list[dict[str, Any]], truth: dict[str, Any], manifest: Mapping[str, Any]
+) -> dict[str, dict[str, float | None]]:
+    """As :func:`measure`, of results that are there already, by a model with this manifest."""
+    classes = [entry["id"] for entry in manifest["classes"]]
+    kinds = IOU_TYPES if "keypoint" in manifest else IOU_TYPES[:2]
+    return evaluate(results, truth, kinds, category_ids=classes)
 
 
 class DevMeasurement:
@@ -87,10 +99,11 @@ class DevMeasurement:
         return self.trainer.step % self.every == 0
 
     def __call__(self) -> dict[str, float]:
-        """``dev_box_AP`` and ``dev_mask_AP`` of the averaged weights."""
+        """``dev_box_AP``, ``dev_mask_AP``, ``dev_keypoint_AP`` of the averaged weights."""
         with self.trainer.averaged():
             report = measure(self.pipeline, self.truth, self.images)
         return {
             f"dev_{name}_AP": round(report[kind]["AP"] or 0.0, 4)
-            for name, kind in (("box", "bbox"), ("mask", "segm"))
+            for name, kind in (("box", "bbox"), ("mask", "segm"), ("keypoint", "keypoints"))
+            if kind in report
         }

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-import tensorflow as tf
+import dataclasses
 
-from edgemask.anchors import pyramid_anchors
+import tensorflow as tf
 
 from . import boxes_tf as bx
 from . import losses
-from .arch.model import FEATURE_STRIDES, RPN_LEVELS, RPN_STRIDES, MaskRCNN
+from .arch.layout import anchors_per_cell, network_anchors
+from .arch.model import MaskRCNN
 from .config import Config
+from .distill import Distillation, own_deltas, own_masks
+from .distribution import image_noise, total
 from .roi_tf import crop_bitmaps, roi_align
-from .targets import assign_anchors, sample_rois
+from .targets import assign_anchors, assign_by_iou, head_rois, heatmaps, sample_rois
+
+HEADS = {"class": "box_head", "box": "box_head", "mask": "mask_head", "keypoint": "keypoint_head"}
+"""Which head each loss of the second stage teaches; all losses teach the first stage."""
 
 
 def propose(logits, deltas, anchors, image_size: int, count: int, threshold: float):
@@ -48,29 +54,27 @@ class StepLosses:
     ----------
     model : MaskRCNN
     config : Config
-        Crop size, loss weights and sampling numbers are read from it.
+        Crop size, loss weights, sampling numbers and the stages to train are read from it. The
+        other stages run as on the device, and nothing is computed for losses that would only
+        teach those.
+    distillation : Distillation, optional
+        Adds losses against a teacher.
     """
 
-    def __init__(self, model: MaskRCNN, config: Config):
+    def __init__(self, model: MaskRCNN, config: Config, distillation: Distillation | None = None):
         self.model = model
+        self.distillation = distillation
         self.config = config
+        self.trained = set(config.train.only or model.stages)
         size = config.augment.crop
-        shapes = [(-(-size // s), -(-size // s)) for s in RPN_STRIDES]
-        self.anchors = tf.constant(
-            pyramid_anchors(
-                tuple(shapes),
-                RPN_STRIDES,
-                model.anchor_sizes,
-                tuple(config.model.rpn.anchor_ratios),
-            )
-        )
-        ratios = len(config.model.rpn.anchor_ratios)
-        self.level_sizes = [h * w * ratios for h, w in shapes]
+        shapes = [(-(-size // s), -(-size // s)) for s in model.layout.rpn_strides]
+        self.anchors = tf.constant(network_anchors(config.model, shapes))
+        self.level_sizes = [h * w * anchors_per_cell(config.model) for h, w in shapes]
 
     def _pool(self, pyramid, head, rois):
         return roi_align(
             [pyramid[name] for name in head.features],
-            [FEATURE_STRIDES[name] for name in head.features],
+            [self.model.layout.features[name] for name in head.features],
             head.level_thresholds, rois, head.output_size, head.sampling_ratio,
         )  # fmt: skip
 
@@ -88,10 +92,13 @@ class StepLosses:
         """
         cfg, t = self.config, self.config.train
         image = (tf.cast(batch["image"], tf.float32) - 128.0) / 128.0
-        out = self.model.first_stage(image, training=training)
+        out = self.model.first_stage(image, training=training and "backbone" in self.trained)
+        if "backbone" not in self.trained:  # spares its backward pass
+            out = {name: tf.stop_gradient(value) for name, value in out.items()}
         b = tf.shape(image)[0]
-        logits = tf.concat([tf.reshape(out[f"rpn_logits_{v}"], (b, -1)) for v in RPN_LEVELS], 1)
-        deltas = tf.concat([tf.reshape(out[f"rpn_deltas_{v}"], (b, -1, 4)) for v in RPN_LEVELS], 1)
+        levels = self.model.layout.rpn_levels
+        logits = tf.concat([tf.reshape(out[f"rpn_logits_{v}"], (b, -1)) for v in levels], 1)
+        deltas = tf.concat([tf.reshape(out[f"rpn_deltas_{v}"], (b, -1, 4)) for v in levels], 1)
         boxes, valid = batch["boxes"], batch["valid"]
         ignore, exhaustive = batch["ignore"], batch["exhaustive"]
         # Background is certain only where every class of the model is labelled.
@@ -100,11 +107,14 @@ class StepLosses:
         decoded, proposals = propose(
             logits, deltas, self.anchors, cfg.augment.crop, t.proposals, cfg.model.rpn.nms_threshold
         )
-        anchor = assign_anchors(self.anchors, self.level_sizes, boxes, valid, ignore, certain)
+        if cfg.model.rpn.anchor_boxes:
+            anchor = assign_by_iou(self.anchors, boxes, valid, ignore, certain)
+        else:
+            anchor = assign_anchors(self.anchors, self.level_sizes, boxes, valid, ignore, certain)
         matched_box = tf.gather(boxes, anchor.matched, batch_dims=1)
         positive = tf.cast(anchor.positive, tf.float32)
         quality = tf.stop_gradient(bx.iou(decoded, matched_box)) * positive
-        count = tf.maximum(tf.reduce_sum(positive), 1.0)
+        count = tf.maximum(total(tf.reduce_sum(positive)), 1.0)
         loss = {
             "rpn_class": losses.quality_focal(logits, quality, positive + anchor.negative, count),
             "rpn_box": losses.box_giou(decoded, matched_box, positive, count),
@@ -114,39 +124,63 @@ class StepLosses:
             proposals, boxes, valid, ignore, exhaustive, cfg.augment.crop,
             t.rois_per_image, t.positive_rois, seed,
         )  # fmt: skip
-        loss |= self._second_stage(out, batch, sample, seed, training)
+        teacher = None
+        if self.distillation:
+            teacher = self.distillation.first_stage(image)
+            loss |= self.distillation.first_stage_losses(out, teacher)
+        loss |= self._second_stage(out, teacher, batch, sample, seed, training)
         weights = {
             "rpn_class": t.weight_rpn_class, "rpn_box": t.weight_rpn_box,
             "class": t.weight_class, "box": t.weight_box, "mask": t.weight_mask,
+            "keypoint": t.weight_keypoint,
         }  # fmt: skip
+        if self.distillation:
+            given = dataclasses.asdict(cfg.distill)
+            weights |= {k.replace("weight_", "distill_"): v for k, v in given.items()}
+        if "backbone" not in self.trained:
+            # What is left out here is left out of the graph of a tf.function.
+            loss = {name: v for name, v in loss.items() if HEADS.get(name) in self.trained}
         loss["total"] = tf.add_n([weights[k] * v for k, v in loss.items()])
         return loss
 
-    def _second_stage(self, pyramid, batch, sample, seed, training):
+    def _second_stage(self, pyramid, teacher, batch, sample, seed, training):
         cfg, t = self.config.model, self.config.train
         features = self._pool(pyramid, cfg.box_head, sample.boxes)
-        head = self.model.box_head(features, training=training)
+        head = self.model.box_head(features, training=training and "box_head" in self.trained)
         rois = tf.reshape(sample.boxes, (-1, 4))
         positive = tf.reshape(sample.positive, (-1,))
         matched = tf.gather(batch["boxes"], sample.matched, batch_dims=1)
         target = tf.reshape(matched, (-1, 4))
-        refined = bx.decode(head["deltas"], rois, cfg.box_head.box_weights)
-        count = tf.maximum(tf.reduce_sum(positive), 1.0)
-
-        quality = tf.stop_gradient(bx.iou(refined, target)) * positive
         label = tf.reshape(tf.gather(batch["labels"], sample.matched, batch_dims=1), (-1,))
-        classes = len(cfg.classes)
-        one_hot = tf.one_hot(label, classes)
+        deltas = own_deltas(head["deltas"], label, cfg.box_head.class_agnostic)
+        refined = bx.decode(deltas, rois, cfg.box_head.box_weights)
+        count = tf.maximum(total(tf.reduce_sum(positive)), 1.0)
+
         known = tf.repeat(batch["labeled"], t.rois_per_image, axis=0)
-        weight = tf.reshape(sample.weight, (-1, 1)) * tf.maximum(known, one_hot * positive[:, None])
-        loss = {
-            "class": losses.class_quality(head["logits"], one_hot * quality[:, None], weight),
-            "box": losses.box_giou(refined, target, positive, count),
-        }
-        loss["mask"] = self._mask_loss(pyramid, batch, sample, refined, seed, training)
+        weight = tf.reshape(sample.weight, (-1,))
+        if cfg.box_head.activation == "softmax":
+            scores = losses.class_softmax(head["logits"], label, positive, known, weight)
+        else:
+            quality = tf.stop_gradient(bx.iou(refined, target)) * positive
+            one_hot = tf.one_hot(label, len(cfg.classes))
+            known = tf.maximum(known, one_hot * positive[:, None])
+            scores = losses.class_quality(
+                head["logits"], one_hot * quality[:, None], weight[:, None] * known
+            )
+        loss = {"class": scores, "box": losses.box_giou(refined, target, positive, count)}
+        if self.distillation:
+            loss |= self.distillation.box_losses(
+                head,
+                lambda config: self._pool(teacher, config, sample.boxes),
+                rois,
+                tf.reshape(sample.weight, (-1,)),
+            )
+        loss |= self._mask_losses(pyramid, teacher, batch, sample, refined, seed, training)
+        if self.model.keypoint_head:
+            loss["keypoint"] = self._keypoint_loss(pyramid, batch, sample, refined, seed, training)
         return loss
 
-    def _mask_loss(self, pyramid, batch, sample, refined, seed, training):
+    def _mask_losses(self, pyramid, teacher, batch, sample, refined, seed, training):
         """Masks learn on refined boxes and proposals alike: at run time they see refined ones."""
         cfg, t = self.config.model, self.config.train
         size = float(self.config.augment.crop)
@@ -154,12 +188,12 @@ class StepLosses:
         refined = tf.reshape(tf.stop_gradient(refined), (b, -1, 4))
         refined = bx.clip(refined, size, size)
         matched = tf.gather(batch["boxes"], sample.matched, batch_dims=1)
-        noise = tf.random.stateless_uniform(tf.shape(sample.positive), seed + 1)
+        noise = image_noise(tf.shape(sample.positive), seed + 1)
         use_refined = (noise < 0.5) & (bx.iou(refined, matched) >= 0.5)
         boxes = tf.where(use_refined[..., None], refined, sample.boxes)
 
         has_mask = tf.gather(batch["has_mask"], sample.matched, batch_dims=1) * sample.positive
-        rank = has_mask * (1.0 + tf.random.stateless_uniform(tf.shape(has_mask), seed + 2))
+        rank = has_mask * (1.0 + image_noise(tf.shape(has_mask), seed + 2))
         chosen = tf.math.top_k(rank, t.mask_rois)
         weight = tf.reshape(tf.cast(chosen.values >= 1.0, tf.float32), (-1,))
         boxes = tf.gather(boxes, chosen.indices, batch_dims=1)
@@ -169,16 +203,42 @@ class StepLosses:
         boxes = tf.where(empty, tf.constant([0.0, 0.0, 32.0, 32.0]), boxes)
 
         features = self._pool(pyramid, cfg.mask_head, boxes)
+        training = training and "mask_head" in self.trained
         logits = self.model.mask_head(features, training=training)["logits"]
-        if cfg.mask_head.class_agnostic:
-            logits = logits[..., 0]
-        else:
-            label = tf.gather(batch["labels"], matched, batch_dims=1)
-            pick = tf.one_hot(tf.reshape(label, (-1,)), len(cfg.classes))
-            logits = tf.reduce_sum(logits * pick[:, None, None], -1)
+        label = None
+        if not cfg.mask_head.class_agnostic:
+            label = tf.reshape(tf.gather(batch["labels"], matched, batch_dims=1), (-1,))
+        logits = own_masks(logits, label)
+        loss = {}
+        if self.distillation:
+            loss["distill_mask"] = self.distillation.mask_loss(
+                logits, lambda config: self._pool(teacher, config, boxes), weight, label
+            )
         bitmaps = tf.gather(batch["bitmaps"], matched, batch_dims=1)
         side = bitmaps.shape[-1]
         bitmaps = tf.cast(tf.reshape(bitmaps, (-1, side, side)), tf.float32) / 255.0
         full = tf.reshape(tf.gather(batch["full_boxes"], matched, batch_dims=1), (-1, 4))
         target = crop_bitmaps(bitmaps, full, tf.reshape(boxes, (-1, 4)), logits.shape[1])
-        return losses.mask_bce_dice(logits, target, weight)
+        loss["mask"] = losses.mask_bce_dice(logits, target, weight)
+        return loss
+
+    def _keypoint_loss(self, pyramid, batch, sample, refined, seed, training):
+        """Objects without labelled keypoints, and those of other classes, teach nothing here."""
+        cfg, t = self.config.model, self.config.train
+        size = float(self.config.augment.crop)
+        own = batch["labels"] == cfg.classes.index(cfg.keypoint_head.class_id)
+        labelled = tf.reduce_any(batch["keypoints"][..., 2] > 0, -1)
+        boxes, matched, weight = head_rois(
+            sample, refined, batch["boxes"], tf.cast(own & labelled, tf.float32), size,
+            t.keypoint_rois, seed + 3,
+        )  # fmt: skip
+        boxes = bx.enlarge(boxes, cfg.keypoint_head.box_scale, size, size)
+        features = self._pool(pyramid, cfg.keypoint_head, boxes)
+        training = training and "keypoint_head" in self.trained
+        logits = self.model.keypoint_head(features, training=training)["logits"]
+        points = tf.gather(batch["keypoints"], matched, batch_dims=1)
+        points = tf.reshape(points, (-1, *points.shape[2:]))
+        flat = tf.reshape(boxes, (-1, 4))
+        target, inside = heatmaps(points, flat, logits.shape[1], t.keypoint_sigma)
+        inside *= tf.reshape(weight, (-1, 1))
+        return losses.heatmap_cross_entropy(logits, target, inside)

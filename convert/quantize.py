@@ -1,4 +1,4 @@
-"""Post-training int8 quantization of the three stages.
+"""Post-training int8 quantization of the stages.
 
 Per-channel weights, int8 activations and int8 in and out. Scores, boxes and
 masks leave the graph as raw logits in tensors of their own: a sigmoid inside,
@@ -18,6 +18,7 @@ from edgemask.geometry import fit_input, resize
 from edgemask.pipeline import Pipeline
 from edgemask.runtime import Stage
 
+from .arch.layout import layout
 from .arch.model import MaskRCNN
 from .flatbuffer import stage_spec
 from .keras_stages import INPUTS, KerasStage
@@ -33,8 +34,8 @@ class QuantizationError(RuntimeError):
 def _input_shape(model: MaskRCNN, stage: str) -> list[int | None]:
     if stage == "backbone":
         return [1, None, None, 3]
-    head = model.config.box_head if stage == "box_head" else model.config.mask_head
-    return [None, head.output_size, head.output_size, model.config.neck.channels]
+    head = getattr(model.config, stage)
+    return [None, head.output_size, head.output_size, layout(model.config).channels]
 
 
 def convert_stage(
@@ -45,7 +46,7 @@ def convert_stage(
     Parameters
     ----------
     model : MaskRCNN
-    stage : ``backbone``, ``box_head`` or ``mask_head``
+    stage : ``backbone``, ``box_head``, ``mask_head`` or ``keypoint_head``
     samples : sequence of float32 arrays
         Calibration inputs, in the range that the stage sees on the device.
     precision : ``int8``, ``float16`` or ``float32``
@@ -100,29 +101,51 @@ def image_samples(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> Ite
         yield x[None].astype(np.float32)
 
 
-class _Recorder(KerasStage):
-    """A float head that remembers what it was given."""
+class Recorder(KerasStage):
+    """A float head that remembers what it was given, in `seen`."""
 
-    def __init__(self, model, name: str):
+    def __init__(self, model, name: str, seen: list[np.ndarray] | None = None):
         super().__init__(model, name)
-        self.seen: list[np.ndarray] = []
+        self.seen: list[np.ndarray] = [] if seen is None else seen
 
     def run(self, **arrays):
         self.seen.append(arrays["rois"].copy())
         return super().run(**arrays)
 
 
-def head_samples(rois: list[np.ndarray], limit: int, seed: int = 0) -> list[np.ndarray]:
+def feature_range(model: MaskRCNN, spec: dict[str, Any]) -> tuple[float, float]:
+    """Least and greatest value of the features, which are the heads' inputs.
+
+    Parameters
+    ----------
+    model : MaskRCNN
+    spec : dict
+        The manifest's entry of the quantized first stage.
+    """
+    if model.layout.clamped:
+        return 0.0, 6.0  # the limits of a ReLU6
+    (name,) = model.layout.features
+    code = spec["outputs"][name]
+    low, high = ((q - code["zero_point"]) * code["scale"] for q in (-128, 127))
+    return low, high
+
+
+def head_samples(
+    rois: list[np.ndarray],
+    limit: int,
+    seed: int = 0,
+    limits: tuple[float, float] = (0.0, 6.0),
+) -> list[np.ndarray]:
     """Shuffle recorded RoI features into calibration batches.
 
-    One value is set to 0 and one to 6, the limits of the pyramid's ReLU6: the
-    head's input then has the same int8 code as the first stage's output.
+    Two values are set to the limits of the features: the head's input then has the same int8
+    code as the first stage's output.
     """
     features = np.concatenate(rois)
     order = np.random.default_rng(seed).permutation(len(features))[:limit]
     batches = np.array_split(features[order], max(1, len(order) // HEAD_BATCH))
     batches[0] = batches[0].copy()
-    batches[0].flat[0], batches[0].flat[1] = 0.0, 6.0
+    batches[0].flat[0], batches[0].flat[1] = limits
     return [b.astype(np.float32) for b in batches]
 
 
@@ -163,7 +186,7 @@ def quantize_model(
     stages = {"backbone": convert_stage(model, "backbone", list(image_samples(images, manifest)))}
     specs = {"backbone": stage_spec("backbone", stages["backbone"])}
     check_zero_points(manifest, specs["backbone"])
-    recorders = {name: _Recorder(model.stages[name], name) for name in ("box_head", "mask_head")}
+    recorders = {name: Recorder(m, name) for name, m in model.stages.items() if name != "backbone"}
     pipeline = Pipeline(
         manifest, {"backbone": Stage(stages["backbone"], specs["backbone"]), **recorders}
     )
@@ -177,15 +200,38 @@ def quantize_model(
                 "calibrated: train it further, or give images that show its classes"
             )
         progress(f"quantizing {name}")
-        stages[name] = convert_stage(model, name, head_samples(recorder.seen, roi_limit))
+        limits = feature_range(model, specs["backbone"])
+        samples = head_samples(recorder.seen, roi_limit, limits=limits)
+        stages[name] = convert_stage(model, name, samples)
         specs[name] = stage_spec(name, stages[name])
     manifest["stages"] = specs
     return manifest, stages
 
 
+def convert_float(
+    model: MaskRCNN, classes: list[dict[str, Any]], precision: str, progress=lambda text: None
+) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Convert all stages to ``float16`` or ``float32``; nothing is calibrated.
+
+    Inputs and outputs are float32 in both: the device's pipeline follows the manifest.
+
+    Returns
+    -------
+    manifest, stages
+        As :func:`quantize_model` returns them.
+    """
+    manifest = build_manifest(model.config, classes)
+    stages = {}
+    for name in model.stages:
+        progress(f"converting {name} to {precision}")
+        stages[name] = convert_stage(model, name, [], precision)
+    manifest["stages"] = {name: stage_spec(name, content) for name, content in stages.items()}
+    return manifest, stages
+
+
 def check_zero_points(manifest: dict[str, Any], spec: dict[str, Any]) -> None:
     """RoIAlign subtracts one zero point for all levels of a head; their scales may differ."""
-    for head in ("box", "mask"):
+    for head in [h for h in ("box", "mask", "keypoint") if h in manifest["roi"]]:
         names = manifest["roi"][head]["features"]
         found = {n: spec["outputs"][n]["zero_point"] for n in names}
         if len(set(found.values())) > 1:

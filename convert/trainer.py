@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +13,16 @@ import tensorflow as tf
 from .arch.backbone import trunk_layers
 from .arch.model import MaskRCNN
 from .checkpoint import CheckpointError, assign_weights, load_arrays, save_arrays
-from .config import Config
+from .config import Config, ConfigError, from_dict
+from .distill import Distillation
+from .distribution import divide, synchronize_batch_norm, total
 from .network_step import StepLosses
+
+# A column per class, or per anchor shape: not to be had from a network that has other ones.
+OUTPUT_LAYERS = (
+    "backbone/rpn_logits", "backbone/rpn_deltas", "box_head/box_logits", "box_head/box_deltas",
+    "mask_head/mask_logits",
+)  # fmt: skip
 
 
 class TrainingError(RuntimeError):
@@ -36,22 +42,49 @@ def learning_rate(step: int, total: int, config: Config) -> float:
 class Trainer:
     """Owns the optimisers, the averaged weights and the step function.
 
+    It has to be made inside the scope of the `tf.distribute` strategy that it shall use, and the
+    model too.
+
     Parameters
     ----------
     model : MaskRCNN
     config : Config
     total_steps : int
         Length of the whole schedule, resumed parts included.
+    distillation : Distillation, optional
+        A teacher network to learn from.
+
+    Raises
+    ------
+    ConfigError
+        The batch cannot be divided evenly among the strategy's replicas.
     """
 
-    def __init__(self, model: MaskRCNN, config: Config, total_steps: int):
+    def __init__(
+        self,
+        model: MaskRCNN,
+        config: Config,
+        total_steps: int,
+        distillation: Distillation | None = None,
+    ):
         self.model = model
         self.config = config
         self.total_steps = total_steps
         self.step = 0
-        self.losses = StepLosses(model, config)
+        self.stopping = False  # a process asked to end, see train_batch: all do after this step
+        self.strategy = tf.distribute.get_strategy()
+        self.replicas = self.strategy.num_replicas_in_sync
+        if config.train.batch_size % self.replicas:
+            raise ConfigError(
+                f"train.batch_size is {config.train.batch_size}, which {self.replicas} replicas "
+                "cannot share evenly: make it a multiple of them"
+            )
+        if self.replicas > 1:
+            synchronize_batch_norm(model.stages.values())
+        self.losses = StepLosses(model, config, distillation)
         trunk = {id(w) for lyr in trunk_layers(model.first_stage) for w in lyr.trainable_weights}
-        trainable = [w for m in model.stages.values() for w in m.trainable_weights]
+        trained = [m for name, m in model.stages.items() if name in self.losses.trained]
+        trainable = [w for m in trained for w in m.trainable_weights]
         self.slow = [w for w in trainable if id(w) in trunk]
         self.fast = [w for w in trainable if id(w) not in trunk]
         self.optimizers = []
@@ -62,27 +95,50 @@ class Trainer:
             self.optimizers.append(optimizer)
         self.named = model.named_weights()
         self.ema = {
-            k: tf.Variable(tf.convert_to_tensor(v), trainable=False) for k, v in self.named.items()
-        }
-        self._train_step = tf.function(self._step, reduce_retracing=True)
+            k: tf.Variable(
+                tf.convert_to_tensor(v), trainable=False,
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+            )
+            for k, v in self.named.items()
+        }  # fmt: skip
+        self._train_step = tf.function(self._divided_step, reduce_retracing=True)
 
-    def _step(self, batch, seed, ema_decay):
+    def _divided_step(self, batch, seed, ema_decay, stop):
+        return self.strategy.run(self._step, args=(batch, seed, ema_decay, stop))
+
+    def _step(self, batch, seed, ema_decay, stop):
+        """One replica's part. Losses are sums over the replicas, the same on all of them."""
         with tf.GradientTape() as tape:
             loss = self.losses(batch, seed)
         variables = [w.value for w in self.slow + self.fast]
         gradients = tape.gradient(loss["total"], variables)
-        gradients, norm = tf.clip_by_global_norm(gradients, self.config.train.clip_norm)
+        loss = dict(zip(loss, tf.unstack(total(tf.stack(list(loss.values())))), strict=True))
+        if self.replicas > 1:
+            # Clipping needs the sum of all replicas, and the optimisers add up what they are
+            # given: so each gets the mean, and the norm is that of the sum.
+            context = tf.distribute.get_replica_context()
+            gradients = context.all_reduce(tf.distribute.ReduceOp.MEAN, gradients)
+        limit = self.config.train.clip_norm / self.replicas
+        gradients, norm = tf.clip_by_global_norm(gradients, limit)
         split = len(self.slow)
         if split:
             self.optimizers[0].apply(gradients[:split], self.slow)
         self.optimizers[1].apply(gradients[split:], self.fast)
         for name, weight in self.named.items():
             self.ema[name].assign_add((1.0 - ema_decay) * (weight.value - self.ema[name]))
-        loss["grad_norm"] = norm
+        loss["grad_norm"] = norm * self.replicas
+        loss["stop"] = total(stop)
         return loss
 
-    def train_batch(self, batch: dict[str, np.ndarray]) -> dict[str, float]:
+    def train_batch(self, batch: dict[str, np.ndarray], stop: bool = False) -> dict[str, float]:
         """One optimiser step.
+
+        Parameters
+        ----------
+        batch : dict
+            This process's part of the batch, see :func:`.loader.batches`.
+        stop : bool
+            Whether this process wants to end after this step; see :attr:`stopping`.
 
         Returns
         -------
@@ -102,9 +158,11 @@ class Trainer:
         decay = min(t.ema_decay, (1 + self.step) / (10 + self.step))
         seed = tf.constant([t.seed, self.step], tf.int32)
         images = batch["image_id"].tolist()
-        tensors = {k: tf.convert_to_tensor(v) for k, v in batch.items() if k != "image_id"}
-        loss = self._train_step(tensors, seed, tf.constant(decay, tf.float32))
-        values = {k: float(v) for k, v in loss.items()}
+        tensors = divide(self.strategy, {k: v for k, v in batch.items() if k != "image_id"})
+        wish = tf.constant(float(stop))
+        loss = self._train_step(tensors, seed, tf.constant(decay, tf.float32), wish)
+        values = {k: float(self.strategy.experimental_local_results(v)[0]) for k, v in loss.items()}
+        self.stopping = values.pop("stop") > 0
         # A gradient can overflow where the loss does not, and the weights are spoilt then.
         if not all(map(math.isfinite, values.values())):
             parts = ", ".join(f"{k}={v:.3g}" for k, v in values.items())
@@ -135,7 +193,7 @@ class Trainer:
         Returns the checkpoint's header.
         """
         arrays, header = load_arrays(path)
-        if header.get("config", {}).get("model") != self.config.to_dict()["model"]:
+        if from_dict(header.get("config", {})).model != self.config.model:
             raise CheckpointError(f"{path} was trained with another [model] configuration")
         live = {k.removeprefix("model/"): v for k, v in arrays.items() if k.startswith("model/")}
         assign_weights(self.model, live, path)
@@ -153,13 +211,26 @@ class Trainer:
             ) from error
         return header
 
-    def start_from(self, path: str | Path) -> None:
-        """Take only the (averaged) weights of a checkpoint: a new schedule starts at step 0."""
+    def start_from(self, path: str | Path) -> list[str]:
+        """Take only the (averaged) weights of a checkpoint: a new schedule starts at step 0.
+
+        A network without keypoints may be given one's keypoint head, and other classes or anchors;
+        the names of the layers that start with random weights are returned.
+        """
         arrays, _ = load_arrays(path)
         averaged = {k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")}
-        assign_weights(self.model, averaged or arrays, path)
+        optional = ("keypoint_head", *OUTPUT_LAYERS)
+        fresh = assign_weights(self.model, averaged or arrays, path, optional)
+        trained = {lyr.name for s in self.losses.trained for lyr in self.model.stages[s].layers}
+        fixed = [layer for layer in fresh if layer not in trained]
+        if fixed:
+            raise CheckpointError(
+                f"{path} has none like the layers {', '.join(fixed)}, and train.only leaves them "
+                "as they are: add their stages to train.only"
+            )
         for name, variable in self.ema.items():
             variable.assign(self.named[name].value)
+        return fresh
 
     def averaged(self):
         """Context manager: the model carries its averaged weights inside the block."""
@@ -179,17 +250,3 @@ class _Swapped:
     def __exit__(self, *exc) -> None:
         for name, weight in self.trainer.named.items():
             weight.assign(self.live[name])
-
-
-class History:
-    """Appends one JSON line per report to ``log.jsonl``."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
-
-    def append(self, **values: Any) -> None:
-        """Write a row with a wall-clock time stamp."""
-        row = {"time": round(time.time(), 1), **values}
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")

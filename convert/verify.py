@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from edgemask.boxes import iou_matrix
+from edgemask.instances import Instances
 from edgemask.modelpack import ModelPack
 from edgemask.pipeline import Pipeline
 from edgemask.quant import dequantize
@@ -21,6 +22,8 @@ from .quantize import QuantizationError, check_zero_points
 MIN_SIGNAL = 12.0  # dB between a float output and its int8 error; healthy stages reach 18 to 35
 MIN_MATCHED = 0.85  # share of confident detections found by both
 MIN_MASK_IOU = 0.88  # mean over matched detections
+MAX_KEYPOINT_SHIFT = 0.05  # mean over matched detections, in units of the root of the box's area
+SURE = 0.5  # keypoints below it may lie anywhere
 
 
 @dataclass
@@ -35,7 +38,8 @@ class Verification:
         ``stage/tensor`` → signal to quantization noise in dB; the signal is the variance of
         the tensor, or that over all pyramid levels where it is larger.
     end_to_end : dict
-        ``float``, ``int8``, ``matched`` (counts) and ``mask_iou`` (mean over the matched).
+        ``float``, ``int8``, ``matched`` (counts), ``mask_iou`` (mean over the matched) and, if
+        there are sure keypoints, ``keypoint_shift`` (see `MAX_KEYPOINT_SHIFT`).
     failures : list of str
         Empty for a pack that passes.
     """
@@ -153,7 +157,7 @@ def compare_end_to_end(
     exact = Pipeline(pack.manifest, {name: KerasStage(m, name) for name, m in model.stages.items()})
     quick = Pipeline(pack.manifest, stages)
     totals = {"float": 0, "int8": 0}
-    matched, overlaps = 0, []
+    matched, overlaps, shifts = 0, [], []
     for rgb in images:
         both = {"float": exact(rgb, score / 2), "int8": quick(rgb, score / 2)}
         for own, other in (("float", "int8"), ("int8", "float")):
@@ -168,10 +172,19 @@ def compare_end_to_end(
             a, b = mine[hit].masks.to_dense(), theirs[best[hit]].masks.to_dense()
             union = (a | b).sum(axis=(1, 2))
             overlaps += list((a & b).sum(axis=(1, 2)) / np.maximum(union, 1))
+            shifts += keypoint_shifts(mine[hit], theirs[best[hit]])
     count = totals["float"] + totals["int8"]
     share = matched / count if count else 0.0
     mean = float(np.mean(overlaps)) if overlaps else 0.0
     result.end_to_end = {**totals, "matched": round(share, 4), "mask_iou": round(mean, 4)}
+    if shifts:
+        shift = float(np.mean(shifts))
+        result.end_to_end["keypoint_shift"] = round(shift, 4)
+        if shift > MAX_KEYPOINT_SHIFT:
+            result.failures.append(
+                f"end to end: sure keypoints of int8 and float are {shift:.3f} of the box's size "
+                f"apart; it must be at most {MAX_KEYPOINT_SHIFT}"
+            )
     if not count:
         result.failures.append(f"neither network finds anything in the {len(images)} images given")
     elif share < MIN_MATCHED or mean < MIN_MASK_IOU:
@@ -179,6 +192,17 @@ def compare_end_to_end(
             f"end to end: {share:.0%} of the detections agree with mean mask IoU {mean:.3f}; "
             f"it must be {MIN_MATCHED:.0%} and {MIN_MASK_IOU}"
         )
+
+
+def keypoint_shifts(mine: Instances, theirs: Instances) -> list[float]:
+    """How far the sure keypoints of detections are from their partners', relative to the box."""
+    if mine.keypoints is None or theirs.keypoints is None:
+        return []
+    sides = mine.boxes[:, 2:] - mine.boxes[:, :2]
+    size = np.sqrt(np.maximum(sides.prod(axis=1), 1))[:, None]
+    apart = np.linalg.norm(mine.keypoints[..., :2] - theirs.keypoints[..., :2], axis=2) / size
+    found: list[float] = apart[mine.keypoints[..., 2] >= SURE].tolist()
+    return found
 
 
 def verify(pack: ModelPack, model: MaskRCNN | None, images: Sequence[np.ndarray]) -> Verification:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgemask.errors import InputError
 
-__all__ = ["pyramid_anchors"]
+__all__ = ["anchors_of", "given_anchors", "pyramid_anchors"]
 
 
 def pyramid_anchors(
@@ -53,6 +54,55 @@ def pyramid_anchors(
         tuple(map(float, sizes)),
         tuple(map(float, ratios)),
     )
+
+
+def given_anchors(
+    shape: tuple[int, int], stride: int, boxes: Sequence[Sequence[float]]
+) -> NDArray[np.float32]:
+    """Return the same boxes around the centre of every cell of one level.
+
+    Parameters
+    ----------
+    shape : (int, int)
+        Height and width of the level, in cells.
+    stride : int
+        Pixels per cell.
+    boxes : sequence of (x0, y0, x1, y1)
+        Pixels from the middle of the cell; a box need not be centred on it.
+
+    Returns
+    -------
+    ndarray of float32, shape (H * W * len(boxes), 4)
+        x0 y0 x1 y1 in pixels of the network's input, ordered by row, column, box. Read-only and
+        shared between calls.
+    """
+    height, width = shape
+    flat = tuple(tuple(map(float, box)) for box in boxes)
+    return _given(int(height), int(width), float(stride), flat)
+
+
+def anchors_of(rpn: Mapping[str, Any], shapes: Sequence[tuple[int, int]]) -> NDArray[np.float32]:
+    """Return the anchors that a pack's ``rpn`` section describes, for levels of these shapes.
+
+    Either ``anchor_boxes``, see :func:`given_anchors`, or ``anchor_sizes`` and
+    ``anchor_ratios``, see :func:`pyramid_anchors`.
+    """
+    if "anchor_boxes" in rpn:
+        return given_anchors(shapes[0], rpn["strides"][0], rpn["anchor_boxes"])
+    return pyramid_anchors(shapes, rpn["strides"], rpn["anchor_sizes"], rpn["anchor_ratios"])
+
+
+@lru_cache(maxsize=8)
+def _given(
+    height: int, width: int, stride: float, boxes: tuple[tuple[float, ...], ...]
+) -> NDArray[np.float32]:
+    rows, columns = (np.arange(n, dtype=np.float32) + np.float32(0.5) for n in (height, width))
+    centres = np.empty((height, width, 1, 4), np.float32)
+    centres[..., 0::2] = columns[:, None, None] * np.float32(stride)
+    centres[..., 1::2] = rows[:, None, None, None] * np.float32(stride)
+    anchors: NDArray[np.float32] = (centres + np.asarray(boxes, np.float32)).reshape(-1, 4)
+    anchors.flags.writeable = False
+    return anchors
 
 
 @lru_cache(maxsize=8)

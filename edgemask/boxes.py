@@ -225,7 +225,9 @@ def decode(deltas: ArrayLike, anchors: ArrayLike, weights: Sequence[float]) -> F
     shift, size = boxes[:, :2], boxes[:, 2:]
     anchor_size = anchor[:, 2:] - anchor[:, :2]
     np.minimum(size, np.float32(MAX_LOG_SCALE), out=size)
-    np.exp(size, out=size)
+    # In double precision, then rounded: the same float32 on every machine. The float32 exp of NumPy
+    # differs in its last bit between processors, and with it the boxes and all that is pooled.
+    size[...] = np.exp(size, dtype=np.float64)
     size *= anchor_size
     shift *= anchor_size
     shift += anchor[:, :2]

@@ -1,4 +1,4 @@
-"""COCO average precision of boxes and masks, with pycocotools, for data that is labelled in part.
+"""COCO average precision with pycocotools, of boxes, masks and keypoints, labelled in part or not.
 
 Two optional fields of an image in the annotation file say how far its labels go:
 
@@ -12,7 +12,8 @@ Two optional fields of an image in the annotation file say how far its labels go
     categories).
 
 Files without these fields are evaluated as COCO files always are. An annotation without a
-segmentation counts for boxes; for masks its box is a region that is ignored.
+segmentation counts for boxes; for masks its box is a region that is ignored, and so it is for
+keypoints if it has none.
 """
 
 from __future__ import annotations
@@ -26,12 +27,14 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgemask.coco_types import IOU_TYPES, KEYPOINT_METRICS, METRICS, results_for, truth_for
 from edgemask.errors import InputError, RuntimeUnavailable, SourceError
 from edgemask.images import load_image
 from edgemask.instances import Instances
 from edgemask.outputs import coco_results
 
 __all__ = [
+    "KEYPOINT_METRICS",
     "MAX_DETECTIONS",
     "METRICS",
     "SCORE_THRESHOLD",
@@ -43,10 +46,6 @@ __all__ = [
 
 SCORE_THRESHOLD = 0.01
 MAX_DETECTIONS = 100
-METRICS = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()  # noqa: SIM905
-"""The order of pycocotools' ``stats``: APs, APm, APl are for small, medium and large instances."""
-
-_IOU_TYPES = ("bbox", "segm")
 
 
 def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) -> dict[str, Any]:
@@ -98,11 +97,11 @@ def evaluate(
     Parameters
     ----------
     predictions : path or sequence of dict
-        COCO results: image_id, category_id, bbox, score, segmentation.
+        COCO results: image_id, category_id, bbox, score, segmentation, keypoints.
     annotations : path or dict
         COCO annotations; see the module's text for the two optional fields of an image.
     iou_types : sequence of str
-        ``bbox`` and ``segm``.
+        Some of ``bbox``, ``segm`` and ``keypoints`` (object keypoint similarity in place of IoU).
     category_ids : iterable of int, optional
         Categories to average over; all that are listed by default. A model that knows only some
         must be measured on those.
@@ -110,8 +109,8 @@ def evaluate(
     Returns
     -------
     dict
-        For each IoU type the twelve `METRICS`, 0 to 1, or None where nothing of that size is
-        labelled. AP is the mean over IoU 0.50 to 0.95.
+        For each IoU type the twelve `METRICS`, for keypoints the ten `KEYPOINT_METRICS`, 0 to 1,
+        or None where nothing of that size is labelled. AP is the mean over IoU 0.50 to 0.95.
 
     Raises
     ------
@@ -123,8 +122,8 @@ def evaluate(
         pycocotools is not installed.
     """
     for kind in iou_types:
-        if kind not in _IOU_TYPES:
-            raise InputError(f"iou type {kind!r} is unknown: use {' or '.join(_IOU_TYPES)}")
+        if kind not in IOU_TYPES:
+            raise InputError(f"iou type {kind!r} is unknown: use {' or '.join(IOU_TYPES)}")
     coco_class, coco_eval_class = require_pycocotools()
     data = load_annotations(annotations)
     known = {category["id"] for category in data["categories"]}
@@ -151,17 +150,19 @@ def evaluate(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints at every step
         for kind in iou_types:
             truth = coco_class()
-            truth.dataset = {**data, "annotations": _ignore_maskless(data["annotations"], kind)}
+            truth.dataset = {**data, "annotations": truth_for(data["annotations"], kind)}
             truth.createIndex()
-            evaluation = coco_eval_class(truth, _as_coco(truth, results, kind), kind)
+            found = _as_coco(truth, results_for(results, kind))
+            evaluation = coco_eval_class(truth, found, kind)
             evaluation.params.catIds = chosen
             evaluation.evaluate()
             _forgive_unmatched(evaluation.evalImgs, partial)
             evaluation.accumulate()
             evaluation.summarize()
+            names = KEYPOINT_METRICS if kind == "keypoints" else METRICS
             report[kind] = {
                 name: float(value) if value >= 0 else None
-                for name, value in zip(METRICS, evaluation.stats, strict=True)
+                for name, value in zip(names, evaluation.stats, strict=True)
             }
     return report
 
@@ -267,28 +268,8 @@ def _load_predictions(
     return [dict(entry) for entry in entries]
 
 
-def _ignore_maskless(annotations: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """For masks, turn annotations that have only a box into ignore regions."""
-    if kind != "segm":
-        return annotations
-    marked = []
-    for entry in annotations:
-        if not entry.get("segmentation"):
-            x, y, w, h = entry["bbox"]
-            box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
-            entry = {**entry, "segmentation": box, "iscrowd": 1}
-        marked.append(entry)
-    return marked
-
-
-def _as_coco(truth: Any, results: Sequence[Mapping[str, Any]], kind: str) -> Any:
-    """Return the predictions as pycocotools wants them for one IoU type."""
-    needed, other = ("segmentation", "bbox") if kind == "segm" else ("bbox", "segmentation")
-    # Without the other key, a detection's area, and so its size class, is that of this type.
-    entries = [{key: value for key, value in r.items() if key != other} for r in results]
-    missing = next((n for n, entry in enumerate(entries) if needed not in entry), None)
-    if missing is not None:
-        raise InputError(f"prediction {missing} has no {needed}: leave out iou type {kind!r}")
+def _as_coco(truth: Any, entries: list[dict[str, Any]]) -> Any:
+    """Return the predictions as pycocotools wants them."""
     if entries:
         return truth.loadRes(entries)
     nothing = type(truth)()

@@ -95,10 +95,16 @@ class Instances:
         self.masks: CropMasks = masks.with_class_ids(self.class_ids)
 
     @classmethod
-    def empty(cls, height: int, width: int) -> Instances:
-        """Return the result for an image of this size in which nothing was found."""
+    def empty(cls, height: int, width: int, *, keypoints: bool = False) -> Instances:
+        """Return the result for an image of this size in which nothing was found.
+
+        With `keypoints` it has none of them, shape (0, 17, 3), where it would have None.
+        """
         none = np.zeros(0, np.float32)
-        return cls(np.zeros((0, 4), np.float32), none, none, CropMasks.empty(height, width), [])
+        return cls(
+            np.zeros((0, 4), np.float32), none, none, CropMasks.empty(height, width), [],
+            keypoints=np.zeros((0, 17, 3), np.float32) if keypoints else None,
+        )  # fmt: skip
 
     def __len__(self) -> int:
         return len(self.boxes)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from edgemask.errors import ModelError
+from edgemask.keypoints import NAMES
 
 __all__ = ["MAX_MEMBER_BYTES", "SAFE_NAME", "SCHEMA", "parse_manifest"]
 
@@ -114,8 +115,6 @@ _MANIFEST: Rule = {
     "rpn": {
         "levels": [_text],
         "strides": [_STRIDE],
-        "anchor_sizes": [_POSITIVE],
-        "anchor_ratios": [_POSITIVE],
         "box_weights": [_POSITIVE],
         "pre_nms": _integer(1, 100_000),
         "post_nms": _integer(1, 10_000),
@@ -132,6 +131,22 @@ _MANIFEST: Rule = {
     "stages": {},
     "training": {},
     "metrics": {},
+}
+# One of the two, see anchors.anchors_of.
+_PYRAMID_ANCHORS: Rule = {"rpn": {"anchor_sizes": [_POSITIVE], "anchor_ratios": [_POSITIVE]}}
+_GIVEN_ANCHORS: Rule = {"rpn": {"anchor_boxes": [[_number(-1e5, 1e5)]]}}
+# May be left out: one sigmoid per class, boxes that are the same for all classes.
+_DETECTIONS: Mapping[str, Rule] = {
+    "activation": _one_of("sigmoid", "softmax"),
+    "class_agnostic": _boolean,
+}
+# Only in a pack with the stage keypoint_head; its pooling is roi.keypoint.
+_KEYPOINT: Rule = {
+    "class_id": _integer(0, 2**31 - 1),
+    "size": _integer(1, 512),
+    "box_scale": _number(1.0, 4.0),
+    "names": [_text],
+    "skeleton": [[_integer(0, len(NAMES) - 1)]],
 }
 _STAGE: Rule = {
     "file": _file_name,
@@ -220,21 +235,29 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
     if not ids or len(set(ids)) != len(ids):
         return "classes must be a non-empty list with distinct ids"
     rpn, roi, stages = manifest["rpn"], manifest["roi"], manifest["stages"]
-    lengths = {len(rpn["levels"]), len(rpn["strides"]), len(rpn["anchor_sizes"])}
-    if len(lengths) != 1 or 0 in lengths or not rpn["anchor_ratios"]:
-        return "rpn.levels, rpn.strides and rpn.anchor_sizes must have one entry per level"
+    problem = _anchor_problem(manifest) or _first_problem(
+        manifest["detections"],
+        {key: rule for key, rule in _DETECTIONS.items() if key in manifest["detections"]},
+        "detections",
+    )
+    if problem:
+        return problem
     if len(rpn["box_weights"]) != 4 or len(manifest["detections"]["box_weights"]) != 4:
         return "box_weights must have four entries"
     if not roi["features"] or len(roi["features"]) != len(roi["strides"]):
         return "roi.features and roi.strides must have one entry per level"
-    for head in ("box", "mask"):
+    posed = "keypoint" in manifest or "keypoint_head" in stages
+    problem = _keypoint_problem(manifest) if posed else None
+    if problem:
+        return problem
+    for head in ("box", "mask", "keypoint") if posed else ("box", "mask"):
         pooler = roi[head]
         unknown = sorted(set(pooler["features"]) - set(roi["features"]))
         if unknown:
             return f"roi.{head}.features has {unknown[0]!r}, which is not in roi.features"
         if len(pooler["level_thresholds"]) != len(pooler["features"]) - 1:
             return f"roi.{head}.level_thresholds must have one entry fewer than its features"
-    for name in REQUIRED_STAGES:
+    for name in (*REQUIRED_STAGES, "keypoint_head") if posed else REQUIRED_STAGES:
         if name not in stages:
             return f"stages.{name} is missing"
     for name, spec in stages.items():
@@ -255,10 +278,48 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
         ("mask_head", "inputs"): ["rois"],
         ("mask_head", "outputs"): ["logits"],
     }
+    if posed:
+        needed["keypoint_head", "inputs"] = ["rois"]
+        needed["keypoint_head", "outputs"] = ["logits"]
     for (stage, side), tensors in needed.items():
         for tensor in tensors:
             if tensor not in stages[stage][side]:
                 return f"stages.{stage}.{side}.{tensor} is missing"
+    return None
+
+
+def _anchor_problem(manifest: dict[str, Any]) -> str | None:
+    rpn = manifest["rpn"]
+    given = "anchor_boxes" in rpn
+    problem = _first_problem(manifest, _GIVEN_ANCHORS if given else _PYRAMID_ANCHORS, "")
+    if problem:
+        return problem
+    levels = len(rpn["levels"])
+    if given:
+        if levels != 1 or len(rpn["strides"]) != 1:
+            return "rpn.anchor_boxes needs exactly one level in rpn.levels and rpn.strides"
+        boxes = rpn["anchor_boxes"]
+        if not boxes or not all(len(b) == 4 and b[0] < b[2] and b[1] < b[3] for b in boxes):
+            return "rpn.anchor_boxes must be a list of x0, y0, x1, y1 with x0 < x1 and y0 < y1"
+        return None
+    lengths = {levels, len(rpn["strides"]), len(rpn["anchor_sizes"])}
+    if len(lengths) != 1 or 0 in lengths or not rpn["anchor_ratios"]:
+        return "rpn.levels, rpn.strides and rpn.anchor_sizes must have one entry per level"
+    return None
+
+
+def _keypoint_problem(manifest: dict[str, Any]) -> str | None:
+    problem = _first_problem(manifest, {"keypoint": _KEYPOINT, "roi": {"keypoint": _POOLER}}, "")
+    if problem:
+        return problem
+    spec = manifest["keypoint"]
+    # Skeletons, scores of an evaluation and every reader of the results rely on the order.
+    if spec["names"] != list(NAMES):
+        return f"keypoint.names must be COCO's {len(NAMES)} in their order, nose to right_ankle"
+    if any(len(pair) != 2 for pair in spec["skeleton"]):
+        return "keypoint.skeleton must be a list of pairs of indices"
+    if spec["class_id"] not in {entry["id"] for entry in manifest["classes"]}:
+        return f"keypoint.class_id {spec['class_id']} is not one of the classes"
     return None
 
 

@@ -97,6 +97,11 @@ class ModelPack:
         return self._section("mask")
 
     @property
+    def keypoint(self) -> Mapping[str, Any] | None:
+        """Class, names, skeleton and heatmaps of the keypoints; None where the pack has none."""
+        return self._section("keypoint") if "keypoint" in self.manifest else None
+
+    @property
     def metrics(self) -> Mapping[str, Any]:
         """Measured accuracy of this int8 file and of its float parent."""
         return self._section("metrics")

@@ -139,7 +139,9 @@ def coco_results(
     -------
     list of dict
         ``image_id``, ``category_id``, ``bbox`` (x y w h in pixels, two decimals), ``score`` (five
-        decimals), ``segmentation`` (RLE, counts as str) and, if given, ``file_name``.
+        decimals), ``segmentation`` (RLE, counts as str), ``keypoints`` (x, y, score of each in one
+        list; in COCO they are indices of pixels, half a pixel less than in :class:`Instances`) if
+        the instance has any, and, if given, ``file_name``.
     """
     results = []
     for box, score, class_id, rle in zip(
@@ -160,6 +162,11 @@ def coco_results(
         if file_name is not None:
             result["file_name"] = file_name
         results.append(result)
+    if instances.keypoints is not None:
+        shifted = instances.keypoints - np.array([0.5, 0.5, 0], np.float32)
+        for result, points in zip(results, shifted.tolist(), strict=True):
+            if any(score > 0 for _, _, score in points):  # its class has keypoints
+                result["keypoints"] = [round(value, 4) for point in points for value in point]
     return results
 
 

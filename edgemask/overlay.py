@@ -1,4 +1,4 @@
-"""Drawing instances over a photograph: translucent masks, outlines and labels.
+"""Drawing instances over a photograph: translucent masks, outlines, keypoints and labels.
 
 A mask is softened to a ramp across its edge, an 8-bit image per crop, and everything that is drawn
 of it, fill, outline and the dark casing around the outline, is a table of 256 colours over that
@@ -19,6 +19,7 @@ from PIL import Image, ImageFilter
 from edgemask.errors import InputError
 from edgemask.instances import Instances
 from edgemask.labels import draw_labels
+from edgemask.skeleton import draw_skeleton
 
 __all__ = ["PALETTE", "draw"]
 
@@ -67,6 +68,7 @@ def draw(
     *,
     alpha: float = 0.45,
     labels: bool = True,
+    keypoint_score: float = 0.3,
     out: Pixels | None = None,
 ) -> Pixels:
     """Draw instances over the image they were found in.
@@ -80,6 +82,8 @@ def draw(
         Opacity of the masks, 0 (outlines only) to 1.
     labels : bool
         Whether to write class and score beside each instance.
+    keypoint_score : float
+        Keypoints less sure than this, 0 to 1, are not drawn.
     out : ndarray of uint8, shape (H, W, 3), optional
         Where to draw; `rgb` itself saves a copy of the image.
 
@@ -90,8 +94,8 @@ def draw(
     Raises
     ------
     InputError
-        The image is not uint8 (H, W, 3), the instances are of another size, or alpha is out of
-        range.
+        The image is not uint8 (H, W, 3), the instances are of another size, or alpha or
+        keypoint_score is out of range.
     """
     for name, array in (("image", rgb), ("out", rgb if out is None else out)):
         if array.dtype != np.uint8 or array.shape != (*instances.size, 3):
@@ -99,8 +103,9 @@ def draw(
                 f"the {name} is {array.dtype} {array.shape}, the instances are of an image of "
                 f"shape {(*instances.size, 3)}: give uint8 of that shape"
             )
-    if not 0 <= alpha <= 1:
-        raise InputError(f"alpha is {alpha}: give a number from 0 to 1")
+    for name, value in (("alpha", alpha), ("keypoint_score", keypoint_score)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} is {value}: give a number from 0 to 1")
     if out is None:
         out = rgb.copy()
     elif out is not rgb:
@@ -114,6 +119,11 @@ def draw(
         crop, (x0, y0) = instances.masks.crops[n], instances.masks.origins[n].tolist()
         if instances.masks.areas[n]:
             _draw_mask(out, crop, x0, y0, colours[n], style, alpha)
+        if instances.keypoints is not None:
+            # A thinner line for whoever is small in the picture.
+            side = float((instances.boxes[n, 2:] - instances.boxes[n, :2]).max())
+            line = min(style.line, max(1.2, side * 0.02))
+            draw_skeleton(out, instances.keypoints[n], line, style.casing, keypoint_score)
     if labels:
         gap = style.line + style.casing
         draw_labels(out, instances, colours, style.font, style.smallest_font, gap)

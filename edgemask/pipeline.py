@@ -8,7 +8,7 @@ network with exactly the code that will run on the Pi.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgemask.geometry import InputSize, fit_input, resize
 from edgemask.instances import Instances
+from edgemask.keypoints import decode_heatmaps, enlarge
 from edgemask.masks import paste
 from edgemask.postprocess import (
     Detections,
@@ -42,37 +43,48 @@ class StageLike(Protocol):
 
 
 class _Clock:
-    """Wall-clock milliseconds per named step."""
+    """Milliseconds per named step, by a function that returns seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: Callable[[], float]) -> None:
         self.times: dict[str, float] = {}
-        self._start = self._last = time.perf_counter()
+        self._now = now
+        self._start = self._last = now()
 
     def lap(self, name: str) -> None:
-        now = time.perf_counter()
+        now = self._now()
         self.times[name] = (now - self._last) * 1e3
         self._last = now
 
     def stop(self) -> dict[str, float]:
-        self.times["total"] = (time.perf_counter() - self._start) * 1e3
+        self.times["total"] = (self._now() - self._start) * 1e3
         return self.times
 
 
 class Pipeline:
-    """Runs image → instances on three stages.
+    """Runs image → instances on three stages, or four where there are keypoints.
 
     Parameters
     ----------
     manifest : mapping
         A pack's ``model.json``.
     stages : mapping of str to StageLike
-        ``backbone``, ``box_head`` and ``mask_head``.
+        ``backbone``, ``box_head``, ``mask_head`` and, if the manifest has ``keypoint``,
+        ``keypoint_head``.
+    clock : callable, optional
+        Returns seconds; called once at the start of a frame, after each step and at the end.
+        `timings` holds the differences in milliseconds. Wall-clock time by default.
     """
 
-    def __init__(self, manifest: Mapping[str, Any], stages: Mapping[str, StageLike]) -> None:
+    def __init__(
+        self,
+        manifest: Mapping[str, Any],
+        stages: Mapping[str, StageLike],
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
         self.manifest = manifest
         self.stages = stages
         self.timings: dict[str, float] = {}
+        self._now = clock
         self._ids = np.array([c["id"] for c in manifest["classes"]], np.int32)
         self._names = [c["name"] for c in manifest["classes"]]
 
@@ -84,13 +96,13 @@ class Pipeline:
         short_side: int | None = None,
     ) -> Instances:
         """Segment one image, uint8 RGB (H, W, 3)."""
-        clock = _Clock()
+        clock = _Clock(self._now)
         spec = self.manifest["input"]
         size = fit_input(
             rgb.shape[0], rgb.shape[1], short_side or spec["short_side"], spec["stride"],
             spec["max_aspect"],
         )  # fmt: skip
-        image = self._quantized_image(resize(rgb, size))
+        image = self.encode_image(resize(rgb, size))
         clock.lap("resize")
         features = self.stages["backbone"].run(image=image)
         clock.lap("backbone")
@@ -103,7 +115,8 @@ class Pipeline:
         self.timings = clock.stop()
         return instances
 
-    def _quantized_image(self, rgb: NDArray[np.uint8]) -> NDArray[Any]:
+    def encode_image(self, rgb: NDArray[np.uint8]) -> NDArray[Any]:
+        """Input of the backbone, (1, h, w, 3), from an image of the network's size (h, w, 3)."""
         spec = self.manifest["input"]
         scale, zero_point = self.stages["backbone"].quantization("image")
         if scale == 1 / 128 and zero_point == 0 and spec["mean"] == spec["std"] == 128:
@@ -117,8 +130,23 @@ class Pipeline:
         codes: NDArray[np.int8] = np.clip(steps, -128, 127).astype(np.int8)
         return codes[None]
 
-    def _pool(self, features: Mapping[str, NDArray[Any]], boxes: Floats, head: str) -> NDArray[Any]:
-        """RoIAlign for one head, in that head's input quantization."""
+    def pool(self, features: Mapping[str, NDArray[Any]], boxes: Floats, head: str) -> NDArray[Any]:
+        """RoIAlign for one head, in that head's input quantization.
+
+        Parameters
+        ----------
+        features : mapping of str to ndarray
+            Outputs of the backbone.
+        boxes : ndarray of float32, shape (N, 4)
+            In pixels of the network's input, N ≥ 1.
+        head : str
+            ``box``, ``mask`` or ``keypoint``.
+
+        Returns
+        -------
+        ndarray, shape (N, S, S, C)
+            Input of the head.
+        """
         roi = self.manifest["roi"]
         settings = roi[head]
         names = settings["features"]
@@ -131,6 +159,7 @@ class Pipeline:
         pooled = roi_align(
             [features[name] for name in names], boxes, level_ids, [strides[n] for n in names],
             settings["output_size"], settings["sampling_ratio"], 0 if same else given[0][1],
+            exact=features[names[0]].dtype == np.int8,
         )  # fmt: skip
         if not same:
             # A box reads one level only: the levels may differ in scale, not in zero point.
@@ -153,7 +182,7 @@ class Pipeline:
     ) -> Detections:
         if not len(rois):
             return Detections(rois, np.zeros(0, np.float32), np.zeros(0, np.int64))
-        pooled = self._pool(features, rois, "box")
+        pooled = self.pool(features, rois, "box")
         clock.lap("roi_align")
         head = self.stages["box_head"]
         raw = head.run(rois=pooled)
@@ -174,9 +203,9 @@ class Pipeline:
         clock: _Clock,
     ) -> Instances:
         if not len(found.boxes):  # an empty batch would crash an interpreter
-            return Instances.empty(*size.image)
+            return Instances.empty(*size.image, keypoints="keypoint" in self.manifest)
         spec = self.manifest["mask"]
-        pooled = self._pool(features, found.boxes, "mask")
+        pooled = self.pool(features, found.boxes, "mask")
         clock.lap("mask_roi_align")
         head = self.stages["mask_head"]
         raw = head.run(rois=pooled)["logits"]
@@ -192,12 +221,50 @@ class Pipeline:
         boxes = size.to_image(found.boxes[order])
         masks = paste(probabilities[order], boxes, *size.image, spec["threshold"])
         classes = found.classes[order]
-        instances = Instances(
+        clock.lap("paste")
+        return Instances(
             boxes=boxes,
             scores=scores[order],
             class_ids=self._ids[classes],
             masks=masks,
             class_names=[self._names[c] for c in classes],
+            keypoints=self._keypoint_stage(features, found, order, pooled, size, clock),
         )
-        clock.lap("paste")
-        return instances
+
+    def _keypoint_stage(
+        self,
+        features: Mapping[str, NDArray[Any]],
+        found: Detections,
+        order: NDArray[np.int64],
+        pooled: NDArray[Any],
+        size: InputSize,
+        clock: _Clock,
+    ) -> Floats | None:
+        """Keypoints (N, 17, 3) of the detections in `order`, 0 for those of another class.
+
+        `pooled` is what the mask head got for all detections; a keypoint head that reads the same
+        regions in the same way gets it too.
+        """
+        spec = self.manifest.get("keypoint")
+        if spec is None:
+            return None
+        keypoints = np.zeros((len(order), len(spec["names"]), 3), np.float32)
+        own = np.flatnonzero(self._ids[found.classes[order]] == spec["class_id"])
+        if not len(own):  # an empty batch would crash an interpreter
+            return keypoints
+        head = self.stages["keypoint_head"]
+        boxes = enlarge(found.boxes[order[own]], spec["box_scale"], *size.network)
+        roi = self.manifest["roi"]
+        code = self.stages["mask_head"].quantization("rois")
+        shared = spec["box_scale"] == 1 and roi["keypoint"] == roi["mask"]
+        if shared and head.quantization("rois") == code:
+            rois = pooled[order[own]]
+        else:
+            rois = self.pool(features, boxes, "keypoint")
+            clock.lap("keypoint_roi_align")
+        raw = head.run(rois=rois)["logits"]
+        clock.lap("keypoint_head")
+        scale, _ = head.quantization("logits")
+        keypoints[own] = decode_heatmaps(raw, scale, size.to_image(boxes))
+        clock.lap("keypoints")
+        return keypoints

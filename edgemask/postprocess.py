@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgemask import boxes as bx
-from edgemask.anchors import pyramid_anchors
+from edgemask.anchors import anchors_of
 from edgemask.nms import batched_nms, nms
-from edgemask.quant import dequantize, lookup, sigmoid, sigmoid_table, top_k
+from edgemask.quant import dequantize, lookup, sigmoid, sigmoid_table, softmax, top_k
 
 __all__ = ["Detections", "detections", "mask_probabilities", "proposals", "rescore"]
 
@@ -69,7 +69,7 @@ def proposals(
     logits = [outputs[f"rpn_logits_{level}"] for level in levels]
     params = [quantization(f"rpn_logits_{level}") for level in levels]
     shapes = [(logit.shape[1], logit.shape[2]) for logit in logits]
-    anchors = pyramid_anchors(shapes, rpn["strides"], rpn["anchor_sizes"], rpn["anchor_ratios"])
+    anchors = anchors_of(rpn, shapes)
     chosen, scores = top_k(logits, params, rpn["pre_nms"])
     deltas = np.empty((len(chosen), 4), np.float32)
     start = 0
@@ -101,8 +101,10 @@ def detections(
 
     Parameters
     ----------
-    logits, deltas : ndarray, shapes (N, C) and (N, 4), raw
-        One sigmoid per class; boxes are the same for all classes.
+    logits, deltas : ndarray, raw
+        Logits (N, C), one sigmoid per class; or, where ``activation`` is ``softmax``, (N, 1 + C)
+        with the background first. Deltas (N, 4), the same for all classes; or, where
+        ``class_agnostic`` is false, (N, 4C).
     quantization : callable
         ``logits`` / ``deltas`` → (scale, zero point).
     rois : ndarray of float32, shape (N, 4)
@@ -113,11 +115,18 @@ def detections(
     score_threshold : float
     max_detections : int
     """
-    scores = sigmoid(dequantize(logits, *quantization("logits")))
+    if settings.get("activation") == "softmax":
+        scores = softmax(dequantize(logits, *quantization("logits")))[:, 1:]
+    else:
+        scores = _probabilities(logits, quantization)
     roi, classes = np.nonzero(scores >= score_threshold)
-    steps = dequantize(deltas, *quantization("deltas"))
-    refined = bx.clip(bx.decode(steps, rois, settings["box_weights"]), height, width)
-    refined, kept_scores = refined[roi], scores[roi, classes]
+    if settings.get("class_agnostic", True):
+        own = deltas[roi]
+    else:
+        own = deltas.reshape(len(rois), -1, 4)[roi, classes]
+    steps = dequantize(own, *quantization("deltas"))
+    refined = bx.clip(bx.decode(steps, rois[roi], settings["box_weights"]), height, width)
+    kept_scores = scores[roi, classes]
     kept = batched_nms(
         refined, kept_scores, classes, settings["nms_threshold"], max_output=max_detections
     )
@@ -142,9 +151,14 @@ def mask_probabilities(
     ndarray of float32, shape (N, S, S), in [0, 1]
     """
     own = logits[..., 0] if class_agnostic else logits[np.arange(len(classes)), :, :, classes]
-    if own.dtype == np.int8:
-        return lookup(own, sigmoid_table(*quantization("logits")))
-    return sigmoid(own)
+    return _probabilities(own, quantization)
+
+
+def _probabilities(logits: NDArray[Any], quantization: Quantization) -> Floats:
+    """Apply the sigmoid to a head's raw logits, int8 or float32, of any shape."""
+    if logits.dtype == np.int8:
+        return lookup(logits, sigmoid_table(*quantization("logits")))
+    return sigmoid(logits)
 
 
 def rescore(scores: Floats, probabilities: Floats, threshold: float) -> Floats:
@@ -166,6 +180,8 @@ def rescore(scores: Floats, probabilities: Floats, threshold: float) -> Floats:
     """
     inside = probabilities >= threshold
     count = inside.sum(axis=(1, 2), dtype=np.float32)
-    total: Floats = np.einsum("nij,nij->n", probabilities, inside, dtype=np.float32)
-    mean: Floats = np.divide(total, np.maximum(count, np.float32(1)), dtype=np.float32)
+    # A sum of float32 in double precision is exact here, so the order in which a machine adds does
+    # not show in the score.
+    total = np.einsum("nij,nij->n", probabilities, inside, dtype=np.float64)
+    mean: Floats = total.astype(np.float32) / np.maximum(count, np.float32(1))
     return scores * mean

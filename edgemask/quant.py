@@ -6,6 +6,7 @@ A quantized tensor stands for ``scale * (q - zero_point)`` (TFLite's affine sche
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from edgemask.errors import InputError
 
-__all__ = ["dequantize", "lookup", "quantize", "sigmoid", "sigmoid_table", "top_k"]
+__all__ = ["dequantize", "lookup", "quantize", "sigmoid", "sigmoid_table", "softmax", "top_k"]
 
 Floats = NDArray[np.float32]
 
@@ -90,6 +91,24 @@ def sigmoid(x: ArrayLike) -> Floats:
     return values
 
 
+def softmax(x: Floats) -> Floats:
+    """Return the softmax over the last axis.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape (N, C), C ≥ 1
+
+    Returns
+    -------
+    ndarray of float32, same shape, rows summing to 1
+    """
+    # Rounded from double precision, as the sigmoid's table is: the same on every machine.
+    powers = np.exp(x.astype(np.float64) - x.max(axis=-1, keepdims=True))
+    shares: Floats = (powers / powers.sum(axis=-1, keepdims=True)).astype(np.float32)
+    return shares
+
+
+@functools.lru_cache(maxsize=16)
 def sigmoid_table(scale: float, zero_point: int) -> Floats:
     """Return the sigmoid of all 256 int8 values, for :func:`lookup`.
 
@@ -103,9 +122,14 @@ def sigmoid_table(scale: float, zero_point: int) -> Floats:
     -------
     ndarray of float32, shape (256,), in [0, 1]
         Indexed by the value's bits read as uint8, ``q.view(np.uint8)``: first the sigmoids of
-        0 ... 127, then those of -128 ... -1.
+        0 ... 127, then those of -128 ... -1. Read-only and shared between calls.
     """
-    return sigmoid(dequantize(np.arange(256, dtype=np.uint8).view(np.int8), scale, zero_point))
+    values = dequantize(np.arange(256, dtype=np.uint8).view(np.int8), scale, zero_point)
+    # Rounded from double precision, and so the same on every machine, which exp in float32 is not.
+    exponents = np.minimum(-values.astype(np.float64), 87)
+    table: Floats = np.reciprocal(1 + np.exp(exponents)).astype(np.float32)
+    table.flags.writeable = False
+    return table
 
 
 def lookup(q: NDArray[np.int8], table: Floats) -> Floats:

@@ -49,6 +49,7 @@ def roi_align(
     output_size: int,
     sampling_ratio: int,
     zero_point: int = 0,
+    exact: bool = False,
 ) -> Floats:
     """Return the features of each box, resampled to a square grid.
 
@@ -72,6 +73,12 @@ def roi_align(
     zero_point : int
         Subtracted from the features: with int8 levels the result is in quantization steps
         above zero, and the real value is that times the tensor's scale.
+    exact : bool
+        Round the positions of the samples so that the weights of the cells are multiples of
+        1/256. With int8 levels and a `sampling_ratio` that is a power of two, every product and
+        every sum then is a float32 without rounding, and the result is the same to the last bit
+        on every machine, in whatever order its BLAS adds. The positions move by half a
+        ``sampling_ratio / 256`` of a cell at most.
 
     Returns
     -------
@@ -117,7 +124,9 @@ def roi_align(
     lengths = np.array([level.shape[1::-1] for level in maps])[ids]
     # Both axes in one go: x of all boxes, then y of all boxes.
     low, high = cells[:, :2].T.reshape(-1), cells[:, 2:].T.reshape(-1)
-    first, last, weights, inside = _weights(low, high, lengths.T.reshape(-1), size, sampling_ratio)
+    first, last, weights, inside = _weights(
+        low, high, lengths.T.reshape(-1), size, sampling_ratio, exact
+    )
     columns, rows = weights[:count], weights[count:]
     starts, stops = first.reshape(2, count).T.tolist(), last.reshape(2, count).T.tolist()
     # One window at a time: windows differ in size, and padding them to one batch costs more
@@ -137,7 +146,12 @@ def roi_align(
 
 
 def _weights(
-    low: Floats, high: Floats, lengths: NDArray[np.int64], size: int, ratio: int
+    low: Floats,
+    high: Floats,
+    lengths: NDArray[np.int64],
+    size: int,
+    ratio: int,
+    exact: bool,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats, bool]:
     """Return the window of cells under each box along one axis, and their weights.
 
@@ -149,6 +163,8 @@ def _weights(
         Cells of the feature map.
     size, ratio : int
         Bins, and samples per bin.
+    exact : bool
+        Whether weights are to be multiples of 1/256.
 
     Returns
     -------
@@ -167,6 +183,11 @@ def _weights(
     samples = (np.arange(ratio, dtype=np.float32) + np.float32(0.5)) * bins
     samples /= np.float32(ratio)
     points = starts[:, :, None] + samples[:, None, :]
+    if exact:
+        # 7 bits of a feature, 8 of a row's weight and 8 of a column's: float32 holds 24.
+        points *= np.float32(256 / ratio)
+        np.rint(points, out=points)
+        points *= np.float32(ratio / 256)
     ends = lengths[:, None, None].astype(np.float32)
     on_map = (points >= -1) & (points <= ends)
     inside = bool(on_map.all())

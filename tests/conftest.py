@@ -27,7 +27,12 @@ def small_pack(tmp_path: Path) -> Path:
 def fake_segmenter(monkeypatch: pytest.MonkeyPatch) -> Callable[..., FakeSegmenter]:
     """Make the command line use a FakeSegmenter, and return its class."""
     pack = SimpleNamespace(
-        name="fake", version="1", sha256="0" * 64, class_ids=(1,), class_names={1: "person"}
+        name="fake",
+        version="1",
+        sha256="0" * 64,
+        class_ids=(1,),
+        class_names={1: "person"},
+        keypoint=None,
     )
 
     def make(options: Any, score_threshold: float, max_detections: int) -> FakeSegmenter:

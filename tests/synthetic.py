@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from edgemask.instances import Instances
+from edgemask.keypoints import NAMES, SKELETON
 from edgemask.masks import CropMasks
 
 DATA = Path(__file__).resolve().parent / "data"
@@ -186,6 +187,17 @@ def small_manifest() -> dict[str, Any]:
         },
         "training": {"epochs": 0},
         "metrics": {"int8": {"mask_ap": 0.125}, "dataset": "none"},
+    }
+
+
+def keypoint_section(class_id: int = 1) -> dict[str, Any]:
+    """Return the section ``keypoint`` of a manifest."""
+    return {
+        "class_id": class_id,
+        "size": 28,
+        "box_scale": 1.0,
+        "names": list(NAMES),
+        "skeleton": [list(pair) for pair in SKELETON],
     }
 
 

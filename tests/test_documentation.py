@@ -16,7 +16,11 @@ from edgemask.cli import main
 
 ROOT = Path(__file__).resolve().parents[1]
 README = (ROOT / "README.md").read_text("utf-8")
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("benchmarks/*.md")])
+PAGES = sorted(
+    path
+    for folder in ("*.md", "docs/**/*.md", "benchmarks/*.md", "firmware/*.md")
+    for path in ROOT.glob(folder)
+)
 
 
 def blocks(language: str, text: str = README) -> list[str]:

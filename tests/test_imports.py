@@ -25,7 +25,8 @@ PACKAGE = ROOT / "edgemask"
 RUNTIMES = {"ai_edge_litert", "tflite_runtime"}
 WORKSTATION = {"tensorflow", "keras", "tf_keras", "torch", "convert", "edgemask_convert"}
 CORE = {"numpy", "PIL", "tqdm"}
-OPTIONAL = {"pycocotools", "supervision"}  # for one function each, which says how to install them
+# For one function or module each, which says how to install them.
+OPTIONAL = {"paho", "pycocotools", "supervision"}
 LATE = {*OPTIONAL, "tqdm"}  # imported by the function that needs them, never with a module
 
 

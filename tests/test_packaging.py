@@ -101,7 +101,8 @@ def test_wheel_contents(wheel: Path, tree: Path) -> None:
     assert {name.partition("/")[0] for name in names} == {"edgemask", "edgemask_convert", info}
     wanted = {f"edgemask/{name}" for name in python_files(tree / "edgemask")}
     wanted |= {f"edgemask_convert/{name}" for name in python_files(tree / "convert")}
-    for pattern in ("edgemask/models/*.zip", "edgemask/assets/*", "convert/configs/*.toml"):
+    data = "edgemask/models/*.zip edgemask/assets/* edgemask/serve/*.html convert/configs/*.toml"
+    for pattern in data.split():
         found = [path.relative_to(tree).as_posix() for path in tree.glob(pattern)]
         assert found
         wanted |= {re.sub("^convert/", "edgemask_convert/", name) for name in found}

@@ -19,7 +19,7 @@ from typing import Any
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-from boards import BOARDS  # noqa: E402
+from cores import BOARDS  # noqa: E402
 from emulator import Counted, Emulator  # noqa: E402
 from pictures import crowd  # noqa: E402
 

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from boards import BOARDS, write_tree
+from cores import BOARDS, write_tree
 
 HERE = Path(__file__).resolve().parent
 FRAME = HERE / "frame.py"

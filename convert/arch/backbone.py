@@ -7,7 +7,7 @@ conversion would do anyway.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import keras
@@ -37,8 +37,27 @@ def _conv(x, filters, kernel, stride, name, relu=True):
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
 
-def mobilenet_v2(image, alpha: float = 1.0, last_block: int = 15) -> dict[str, keras.KerasTensor]:
+def mobilenet_v2(
+    image,
+    alpha: float = 1.0,
+    last_block: int = 15,
+    stem: int = 0,
+    expansions: Sequence[int] = (),
+) -> dict[str, keras.KerasTensor]:
     """Apply the trunk to ``image`` (B, H, W, 3) in [-1, 1).
+
+    Parameters
+    ----------
+    image : Keras input
+    alpha : float
+        Width multiplier.
+    last_block : int
+        13 to 16.
+    stem : int
+        Channels of the first convolution; 0 takes MobileNetV2's.
+    expansions : sequence of int
+        Expanded channels of blocks 1..``last_block``, as pruning chose them; empty takes
+        MobileNetV2's six times the block's input.
 
     Returns
     -------
@@ -46,7 +65,7 @@ def mobilenet_v2(image, alpha: float = 1.0, last_block: int = 15) -> dict[str, k
         Feature maps ``c2`` (stride 4), ``c3`` (8), ``c4`` (16), ``c5`` (32). c3
         and c4 are the wide expansions inside the stride-2 blocks, as in SSDLite.
     """
-    x = _conv(image, _round_channels(32 * alpha), 3, 2, "Conv1")
+    x = _conv(image, stem or _round_channels(32 * alpha), 3, 2, "Conv1")
     features = {}
     channels = x.shape[-1]
     for index, (expansion, base, stride) in enumerate(BLOCKS[: last_block + 1]):
@@ -54,7 +73,8 @@ def mobilenet_v2(image, alpha: float = 1.0, last_block: int = 15) -> dict[str, k
         out = _round_channels(base * alpha)
         skip = x
         if expansion != 1:
-            x = _conv(x, channels * expansion, 1, 1, f"{prefix}_expand")
+            wide = expansions[index - 1] if expansions else channels * expansion
+            x = _conv(x, wide, 1, 1, f"{prefix}_expand")
             if index == 6:
                 features["c3"] = x
             if index == 13:
@@ -143,7 +163,7 @@ def load_initial_weights(model: keras.Model, path: str | Path) -> list[str]:
 
 
 def trunk_layers(model: keras.Model) -> list[keras.layers.Layer]:
-    """Layers of ``model`` that belong to the MobileNetV2 trunk and have weights."""
+    """Layers of ``model`` that belong to the trunk, of either kind, and have weights."""
     prefixes = ("Conv1", "expanded_conv_", "block_")
     return [lyr for lyr in model.layers if lyr.weights and lyr.name.startswith(prefixes)]
 
@@ -152,7 +172,7 @@ def freeze(model: keras.Model, blocks: int) -> None:
     """Stop training the stem and blocks 0..``blocks`` (-1: train everything)."""
     if blocks < 0:
         return
-    names = ["Conv1", "expanded_conv_"] + [f"block_{i}_" for i in range(1, blocks + 1)]
+    names = ["Conv1", "expanded_conv_"] + [f"block_{i}_" for i in range(blocks + 1)]
     for layer in trunk_layers(model):
         if layer.name.startswith(tuple(names)):
             layer.trainable = False

@@ -40,6 +40,17 @@ class DepthToSpace2x(layers.Layer):
         return (b, h and 2 * h, w and 2 * w, c // 4)
 
 
+class UpsampleLogits2x(layers.Layer):
+    """(N, S, S, C) → (N, 2S, 2S, C), bilinear between cell centres, S fixed."""
+
+    def call(self, inputs):
+        return tf.image.resize(inputs, [2 * side for side in inputs.shape[1:3]])
+
+    def compute_output_shape(self, input_shape):
+        n, h, w, c = input_shape
+        return (n, 2 * h, 2 * w, c)
+
+
 class FlattenRoI(layers.Layer):
     """(N, S, S, C) → (N, S·S·C) with a constant shape operand.
 

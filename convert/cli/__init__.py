@@ -8,7 +8,10 @@ import sys
 import traceback
 import warnings
 
-VERBS = ("teach", "train", "quantize", "verify", "evaluate", "pack")
+VERBS = (
+    "import-labelme", "import-maskrcnn2go", "check", "split", "teach", "prune", "train", "quantize",
+    "verify", "evaluate", "pack", "report",
+)  # fmt: skip
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     from importlib import import_module
 
     for name in VERBS:
-        module = import_module(f".{name}", __package__)
+        module = import_module(f".{name.replace('-', '_')}", __package__)
         module.add_parser(verbs)
     for verb in verbs.choices.values():
         verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,

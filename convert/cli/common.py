@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from edgemask.evaluate import load_annotations
+
+if TYPE_CHECKING:
+    from ..cluster import Cluster
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -18,6 +22,24 @@ def formatted(verbs, name: str, text: str, example: str) -> argparse.ArgumentPar
         name, help=text, description=text[0].upper() + text[1:] + ".", epilog=example,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )  # fmt: skip
+
+
+def add_cluster(parser: argparse.ArgumentParser) -> None:
+    """Add the options that :func:`chosen_cluster` reads."""
+    parser.add_argument("--ray", metavar="ADDRESS",
+                        help="spread the images over a Ray cluster: auto, HOST:PORT, "
+                        "ray://HOST:PORT; extra [ray]")  # fmt: skip
+    parser.add_argument("--ray-cpus", type=int, default=2, metavar="N",
+                        help="CPUs of each worker there [%(default)s]")  # fmt: skip
+
+
+def chosen_cluster(options: argparse.Namespace) -> Cluster | None:
+    """The cluster of ``--ray``, or None."""
+    from ..cluster import Cluster
+
+    if options.ray_cpus < 1:
+        raise ValueError(f"--ray-cpus is {options.ray_cpus}: a worker needs one CPU or more")
+    return Cluster(options.ray, options.ray_cpus) if options.ray else None
 
 
 def calibration_paths(folder: Path, annotations: Path | None, count: int) -> list[Path]:

@@ -7,12 +7,13 @@ import json
 import sys
 from pathlib import Path
 
-from .common import formatted
+from .common import add_cluster, chosen_cluster, formatted
 
 EXAMPLE = """example:
   edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images
 
-Measures a checkpoint (float) or a pack (int8) through edgemask's own pipeline.
+Measures a checkpoint (float) or a pack (int8) through edgemask's own pipeline. With --save, a run
+that was stopped goes on where it was when the same command is given again.
 """
 
 
@@ -25,6 +26,7 @@ def add_parser(verbs) -> None:
     parser.add_argument("--short-side", type=int, help="shorter side of the input [the model's]")
     parser.add_argument("--limit", type=int, help="use only the first images")
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
+    add_cluster(parser)
     parser.set_defaults(run=run)
 
 
@@ -32,17 +34,21 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from tqdm import tqdm
 
-    from ..measure import load_truth, measure
+    from ..evaluation import load_pipeline, predict
+    from ..measure import load_truth, measure_results
 
     truth = load_truth(options.annotations, options.limit)
-    pipeline = _pipeline(options.model)
+    pipeline = load_pipeline(options.model)
+    keep = options.save and options.save.with_name(options.save.name + ".partial")
     with tqdm(total=len(truth["images"]), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
-        report = measure(
-            pipeline, truth, options.images, options.short_side, lambda done, total: bar.update()
-        )
+        results = predict(
+            options.model, truth, options.images, options.short_side, keep,
+            chosen_cluster(options), pipeline, lambda done, total: bar.update(done - bar.n),
+        )  # fmt: skip
+    report = measure_results(results, truth, pipeline.manifest)
     for kind, metrics in report.items():
         values = "  ".join(f"{k} {'–' if v is None else f'{v:.3f}'}" for k, v in metrics.items())
-        print(f"{kind:5} {values}")
+        print(f"{kind:9} {values}")
     if options.save:
         record = {
             "dataset": options.annotations.name,
@@ -53,21 +59,5 @@ def run(options: argparse.Namespace) -> int:
             record[kind] = {k: None if v is None else round(v, 5) for k, v in metrics.items()}
         options.save.parent.mkdir(parents=True, exist_ok=True)
         options.save.write_text(json.dumps(record, indent=1))
+        keep.unlink()
     return 0
-
-
-def _pipeline(path: Path):
-    """The image → instances function of a checkpoint or of a pack."""
-    if path.suffix == ".npz":
-        from ..checkpoint import load_model
-        from ..keras_stages import float_pipeline
-
-        model, header = load_model(path)
-        return float_pipeline(model, header["classes"])
-    from edgemask.modelpack import load_pack
-    from edgemask.pipeline import Pipeline
-    from edgemask.runtime import Stage
-
-    pack = load_pack(path)
-    stages = {name: Stage(data, pack.stage_spec(name)) for name, data in pack.stages.items()}
-    return Pipeline(pack.manifest, stages)

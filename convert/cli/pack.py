@@ -29,7 +29,7 @@ def add_parser(verbs) -> None:
     parser.add_argument("--float", required=True, type=Path, dest="parent",
                         help="evaluate --save of its float parent")  # fmt: skip
     parser.add_argument("--max-drop", type=float, default=0.005,
-                        help="largest loss of mask AP that is accepted [%(default)s]")  # fmt: skip
+                        help="largest loss of mask or keypoint AP [%(default)s]")  # fmt: skip
     parser.add_argument("--version", required=True)
     parser.add_argument("--description", required=True)
     parser.add_argument("--license", required=True)
@@ -98,7 +98,8 @@ def check_drop(int8: dict, parent: dict, limit: float) -> float:
     Raises
     ------
     PackRefused
-        If it exceeds ``limit``, or the two were measured on different images.
+        If it, or that of keypoints, exceeds ``limit``, or the two were measured on different
+        images.
     """
     for key in ("dataset", "images", "short_side"):
         if int8.get(key) != parent.get(key):
@@ -106,10 +107,16 @@ def check_drop(int8: dict, parent: dict, limit: float) -> float:
                 f"int8 and float were measured differently: {key} is {int8.get(key)} and "
                 f"{parent.get(key)}; evaluate both in the same way"
             )
-    drop = parent["segm"]["AP"] - int8["segm"]["AP"]
-    if drop > limit:
-        raise PackRefused(
-            f"int8 loses {drop:.4f} mask AP against its float parent, more than {limit}: calibrate "
-            "on more images, fine-tune, or accept it with --max-drop"
-        )
-    return drop
+    both = int8.keys() & parent.keys()
+    drops = {
+        what: (parent[kind]["AP"] or 0.0) - (int8[kind]["AP"] or 0.0)
+        for kind, what in (("segm", "mask"), ("keypoints", "keypoint"))
+        if kind in both
+    }
+    for what, drop in drops.items():
+        if drop > limit:
+            raise PackRefused(
+                f"int8 loses {drop:.4f} {what} AP against its float parent, more than {limit}: "
+                "calibrate on more images, fine-tune, or accept it with --max-drop"
+            )
+    return drops["mask"]

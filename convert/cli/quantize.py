@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import json
 import sys
 from pathlib import Path
 
@@ -10,7 +12,8 @@ from .common import calibration_paths, formatted
 
 EXAMPLE = """example:
   edgemask-convert quantize runs/people/model.npz --annotations train.json \\
-      --images images --out build/people.zip
+      --images images --out build/people.zip --report build/errors.md
+  edgemask-convert quantize runs/people/model.npz --format float16 --out build/people-16.zip
 
 Writes a pack without measurements; edgemask-convert pack adds them.
 """
@@ -18,15 +21,26 @@ Writes a pack without measurements; edgemask-convert pack adds them.
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "quantize", "turn a checkpoint into int8 TFLite stages", EXAMPLE)
+    parser = formatted(
+        verbs, "quantize", "turn a checkpoint into TFLite stages, int8 or float", EXAMPLE
+    )
     parser.add_argument("checkpoint", type=Path, help="model.npz or a training checkpoint")
-    parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
+    parser.add_argument(
+        "--format", choices=("int8", "float16", "float32"), default="int8",
+        help="arithmetic; float16 stores weights in half precision and computes in float32 "
+        "[%(default)s]",
+    )  # fmt: skip
+    parser.add_argument("--images", type=Path, help="folder of photographs to calibrate int8 on")
     parser.add_argument(
         "--annotations", type=Path, help="use only images that this COCO file lists"
     )
     parser.add_argument(
         "--count", type=int, default=200, help="images to calibrate on [%(default)s]"
     )
+    parser.add_argument(
+        "--report", type=Path, metavar="FILE",
+        help="compare int8 with float tensor by tensor, the worst first; .json or .md",
+    )  # fmt: skip
     parser.add_argument(
         "--out", required=True, type=Path, help="pack to write, e.g. build/NAME.zip"
     )
@@ -37,14 +51,28 @@ def run(options: argparse.Namespace) -> int:
     """Quantize and write the pack."""
     from ..checkpoint import load_model
     from ..packfile import write_pack
-    from ..quantize import load_images, quantize_model
+    from ..quantize import convert_float, load_images, quantize_model
 
+    def progress(text: str) -> None:
+        print(text, file=sys.stderr)
+
+    int8 = options.format == "int8"
+    if int8 and not options.images:
+        raise ValueError("int8 needs --images: photographs to calibrate on")
+    if options.report and not int8:
+        raise ValueError(f"--report compares int8 with float: there is nothing in {options.format}")
+    if options.report and options.report.suffix not in (".json", ".md"):
+        raise ValueError(f"--report {options.report}: give a name that ends in .json or .md")
     model, header = load_model(options.checkpoint)
-    paths = calibration_paths(options.images, options.annotations, options.count)
-    manifest, stages = quantize_model(
-        model, header["classes"], load_images(paths),
-        progress=lambda text: print(text, file=sys.stderr),
-    )  # fmt: skip
+    if int8:
+        paths = calibration_paths(options.images, options.annotations, options.count)
+        images = load_images(paths)
+        manifest, stages = quantize_model(model, header["classes"], images, progress=progress)
+    else:
+        manifest, stages = convert_float(model, header["classes"], options.format, progress)
+    if options.report:
+        progress("comparing tensors")
+        _report(options.report, model, manifest, stages, images)
     manifest |= {
         "version": "0",
         "description": "not measured yet",
@@ -57,3 +85,19 @@ def run(options: argparse.Namespace) -> int:
     sizes = ", ".join(f"{name} {len(data) / 1e6:.2f} MB" for name, data in stages.items())
     print(f"{options.out}: {sizes}")
     return 0
+
+
+def _report(path: Path, model, manifest, stages, images) -> None:
+    """Write the errors of all tensors, and print the worst."""
+    from ..tensor_errors import as_markdown, pack_errors
+
+    errors = pack_errors(model, manifest, stages, images)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.suffix == ".json":
+        text = json.dumps([dataclasses.asdict(error) for error in errors], indent=1)
+    else:
+        text = as_markdown(errors)
+    path.write_text(text, encoding="utf-8")
+    for e in errors[:3]:
+        print(f"most is lost in {e.stage}, {e.layer}: {e.added:.4f} added, SQNR {e.sqnr:.1f} dB, "
+              f"{e.ruined} of {e.channels} channels ruined")  # fmt: skip

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import formatted
+from .common import add_cluster, chosen_cluster, formatted
 
 EXAMPLE = """example:
   edgemask-convert teach --teacher maskrcnn2go:models/int8 --annotations train.json \\
@@ -54,6 +54,7 @@ def add_parser(verbs) -> None:
                         "labelling")  # fmt: skip
     parser.add_argument("--categories", type=_numbers, metavar="ID[,ID…]",
                         help="ids of the categories to teach [all that it knows]")  # fmt: skip
+    add_cluster(parser)
     parser.set_defaults(run=run)
 
 
@@ -79,13 +80,16 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--measure needs --annotations: masks to compare with")
     if not options.measure and not options.out:
         raise ValueError("--out is missing: the COCO JSON to write")
+    if options.measure and options.ray:
+        raise ValueError("--measure runs on this machine: leave out --ray, or --measure")
     teacher = make_teacher(options.teacher, options.short_sides, options.flip)
     return _measure(options, teacher) if options.measure else _teach(options, teacher)
 
 
 def _teach(options: argparse.Namespace, teacher) -> int:
+    from ..teach.fingerprint import fingerprint
     from ..teach.merge import Rules
-    from ..teach.run import read_dataset, teach_dataset
+    from ..teach.run import RemoteTeacher, read_dataset, teach_dataset
 
     data = _limited(read_dataset(options.annotations, options.images, teacher.categories), options)
     rules = Rules(options.accept, options.doubt, options.mask_score)
@@ -94,12 +98,17 @@ def _teach(options: argparse.Namespace, teacher) -> int:
         "source": f"{kind}:{Path(source).name}" if source else kind,  # not where it lies
         "short_sides": options.short_sides and list(options.short_sides),
         "flip": options.flip,
+        "weights_sha256": fingerprint(options.teacher),
     }
+    cluster, remote = chosen_cluster(options), None
+    if cluster:
+        made = (options.teacher, options.short_sides, options.flip, record["weights_sha256"])
+        remote = RemoteTeacher(cluster, *made)
     with _bar(len(data["images"]), "teach") as bar:
         counts = teach_dataset(
             teacher, data, options.images, options.out, rules, record, options.complete,
             options.categories,
-            lambda done, total: bar.update(done - bar.n),
+            lambda done, total: bar.update(done - bar.n), remote,
         )  # fmt: skip
     print(f"{options.out}: " + ", ".join(f"{n} {what}" for what, n in counts.items()))
     return 0

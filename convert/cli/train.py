@@ -5,14 +5,24 @@ from __future__ import annotations
 import argparse
 import hashlib
 import sys
-import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+    from ..arch.model import MaskRCNN
+    from ..config import Config
+    from ..distill import Distillation
+    from ..trainer import Trainer
 
 EXAMPLE = """example:
   edgemask-convert train --annotations train.json --images images \\
       --init mobilenet_v2_coco_ssd.npz --out runs/people --set train.epochs=20
 
-A run that was stopped goes on where it was when the same command is given again.
+A run that was stopped (Ctrl-C and SIGTERM save first) goes on where it was when the same command is
+given again. OUT gets checkpoint.npz, model.npz, log.jsonl, curves.png and a folder tensorboard.
 """
 
 
@@ -28,8 +38,15 @@ def add_parser(verbs) -> None:
     parser.add_argument("--config", type=Path, help="TOML file, see convert/configs")
     parser.add_argument("--init", type=Path, help="npz of tf.keras MobileNetV2 weights")
     parser.add_argument("--start-from", type=Path, help="checkpoint to take the weights from")
+    parser.add_argument(
+        "--distill", type=Path, metavar="CHECKPOINT", help="trained network to learn from as well"
+    )
     parser.add_argument("--dev", type=Path, help="COCO JSON to measure AP on during training")
     parser.add_argument("--dev-images", type=Path, help="folder of its images [--images]")
+    parser.add_argument(
+        "--strategy", choices=("auto", "none", "mirrored", "multiworker"), default="auto",
+        help="divide each batch among this machine's GPUs, or the machines in TF_CONFIG [auto]",
+    )  # fmt: skip
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", help="override a config value"
     )
@@ -38,67 +55,118 @@ def add_parser(verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Train until the schedule's end, saving as it goes."""
+    from ..config import load_config
+    from ..distribution import make_strategy
+
+    config = load_config(options.config, options.set)
+    # Before anything else runs in TensorFlow: later it refuses.
+    strategy = make_strategy(options.strategy)
+    if config.train.deterministic:
+        import tensorflow as tf
+
+        tf.config.experimental.enable_op_determinism()
+    return _train(options, config, strategy)
+
+
+def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.Strategy) -> int:
     import keras
     from tqdm import tqdm
 
     from ..arch import build_model
-    from ..arch.backbone import load_initial_weights
     from ..checkpoint import export_model
-    from ..config import load_config
     from ..dataset import CocoDataset
+    from ..distribution import check_agreement, workers
+    from ..fit import fit
+    from ..keypoints import check_keypoints
     from ..loader import batches
     from ..measure import DevMeasurement
-    from ..trainer import History, Trainer
+    from ..trainer import Trainer
 
-    config = load_config(options.config, options.set)
+    share = workers(strategy)
+    chief = share[0] == 0
     data = CocoDataset(options.annotations, options.images, config.model.classes)
-    quiet = not sys.stderr.isatty()
+    quiet = not chief or not sys.stderr.isatty()
     records = data.records(lambda it: tqdm(it, "reading objects", disable=quiet, leave=False))
+    check_keypoints(records, config.model, options.annotations)
     steps = max(1, round(config.train.epochs * len(records) / config.train.batch_size))
     keras.utils.set_random_seed(config.train.seed)  # the weights that --init does not give
-    trainer = Trainer(build_model(config.model), config, steps)
+    with strategy.scope():
+        model = build_model(config.model)
+        trainer = Trainer(model, config, steps, _distillation(options, config, model))
     digest = hashlib.sha256(Path(options.annotations).read_bytes()).hexdigest()
     header = {
         "classes": [{"id": c, "name": data.category_names[c]} for c in data.classes],
         "data": {"annotations": data.path.name, "sha256": digest, "images": len(records)},
         "total_steps": steps,
     }
-    checkpoint = options.out / "checkpoint.npz"
-    if checkpoint.exists():
-        trainer.restore(checkpoint)
-        print(f"resuming {checkpoint} at step {trainer.step} of {steps}")
-    elif options.start_from:
-        trainer.start_from(options.start_from)
-    elif options.init:
-        filled = load_initial_weights(trainer.model.first_stage, options.init)
-        print(f"{len(filled)} layers initialised from {options.init}")
+    _initialize(trainer, options, header["data"], say=print if chief else lambda text: None)
+    check_agreement(
+        strategy,
+        {
+            "configuration": config.to_dict(),
+            "annotation file": header["data"],
+            "checkpoint to go on from": trainer.step,
+        },
+    )
     dev = None
-    if options.dev:
+    if options.dev and chief:
         folder = options.dev_images or options.images
         dev = DevMeasurement(trainer, header["classes"], options.dev, folder)
-    history = History(options.out / "log.jsonl")
-    saved = time.monotonic()
-    bar = tqdm(total=steps, initial=trainer.step, desc="train", disable=quiet, unit="step")
-    recent: list[dict[str, float]] = []
-    for batch in batches(records, config, trainer.step, steps):
-        recent.append(trainer.train_batch(batch))
-        bar.update()
-        if trainer.step % 50 == 0 or trainer.step == steps:
-            means = {k: round(sum(r[k] for r in recent) / len(recent), 4) for k in recent[0]}
-            history.append(step=trainer.step, **means)
-            bar.set_postfix(loss=means["total"], mask=means["mask"])
-            recent.clear()
-        if dev and dev.due():
-            values = dev()
-            history.append(step=trainer.step, **values)
-            tqdm.write(f"step {trainer.step}: dev mask AP {values['dev_mask_AP']:.3f}")
-        if time.monotonic() - saved > 60 * config.train.save_minutes:
-            trainer.save(checkpoint, header)
-            saved = time.monotonic()
-    bar.close()
-    trainer.save(checkpoint, header)
-    with trainer.averaged() as model:
-        final = {"config": config.to_dict(), "step": trainer.step, **header}
-        export_model(options.out / "model.npz", model, final)
-    print(f"finished: {options.out / 'model.npz'} (averaged weights, float16)")
-    return 0
+    if trainer.replicas > 1 and chief:
+        print(f"{trainer.replicas} replicas in {share[1]} processes share each batch")
+    checkpoint = options.out / "checkpoint.npz"
+    ready = batches(records, config, trainer.step, steps, share)
+    stopped = fit(trainer, ready, header, checkpoint, chief, dev)
+    if chief and not stopped:
+        with trainer.averaged() as model:
+            final = {"config": config.to_dict(), "step": trainer.step, **header}
+            export_model(options.out / "model.npz", model, final)
+        print(f"finished: {options.out / 'model.npz'} (averaged weights, float16)")
+    elif chief:
+        print(f"stopped at step {trainer.step} of {steps}: the same command goes on from there")
+    # Nobody leaves before the files are written: a worker that goes takes the others with it.
+    check_agreement(strategy, {"end of the run": trainer.step})
+    return 128 + stopped if stopped else 0
+
+
+def _distillation(
+    options: argparse.Namespace, config: Config, model: MaskRCNN
+) -> Distillation | None:
+    """Open the teacher of --distill."""
+    from ..checkpoint import load_header, load_model
+    from ..distill import Distillation
+
+    if not options.distill:
+        return None
+    # A pruned network knows which of its parent's channels it has.
+    channels = load_header(options.start_from).get("neck_channels") if options.start_from else None
+    teacher, _ = load_model(options.distill)
+    return Distillation(teacher, model, config.distill, channels)
+
+
+def _initialize(
+    trainer: Trainer, options: argparse.Namespace, data: dict[str, Any], say: Callable[[str], Any]
+) -> None:
+    """Give the network its first weights: the run's own, another's, or the trunk's."""
+    from ..arch.backbone import load_initial_weights
+    from ..checkpoint import check_same_run, load_header
+    from ..config import ConfigError
+
+    checkpoint = options.out / "checkpoint.npz"
+    if checkpoint.exists():
+        check_same_run(load_header(checkpoint), trainer.config, data, checkpoint)
+        trainer.restore(checkpoint)
+        say(f"resuming {checkpoint} at step {trainer.step} of {trainer.total_steps}")
+    elif options.start_from:
+        fresh = trainer.start_from(options.start_from)
+        if fresh:
+            say(f"{options.start_from} has none like these layers, so they start fresh: "
+                f"{', '.join(fresh)}")  # fmt: skip
+    elif trainer.config.train.only:
+        raise ConfigError(
+            f"train.only = {trainer.config.train.only} leaves the other stages as they are, but "
+            "they have no weights yet: give --start-from"
+        )
+    elif options.init:
+        filled = load_initial_weights(trainer.model.first_stage, options.init)
+        say(f"{len(filled)} layers initialised from {options.init}")

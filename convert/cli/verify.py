@@ -56,6 +56,7 @@ def run(options: argparse.Namespace) -> int:
         print(
             f"detections: float {e['float']}, int8 {e['int8']}, agreeing {e['matched']:.1%}, "
             f"mask IoU {e['mask_iou']:.3f}"
+            + (f", keypoints {e['keypoint_shift']:.1%} apart" if "keypoint_shift" in e else "")
         )
     if options.save:
         options.save.parent.mkdir(parents=True, exist_ok=True)

@@ -64,8 +64,8 @@ class Journal:
         try:
             if lines[0].decode() != first:
                 raise TeacherError(
-                    f"{self.path} was begun with another teacher, other options or another "
-                    "dataset: delete it to start again, or give another --out"
+                    f"{self.path} was begun with another teacher or model, other options or "
+                    "another dataset: delete it to start again, or write to another file"
                 )
             for line in lines[1:]:
                 entry = json.loads(line)

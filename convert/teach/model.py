@@ -20,14 +20,19 @@ __all__ = ["edgemask_model"]
 SCORE, MAX_DETECTIONS = 0.01, 100
 
 
-class _StepwisePipeline(Pipeline):
-    """A pipeline that stops between its stages, so that other boxes can be put in."""
+class _Steps:
+    """A pipeline's stages one by one, so that other boxes can be put in between."""
+
+    def __init__(self, pipeline: Pipeline) -> None:
+        self.pipeline = pipeline
+        self.manifest, self.stages = pipeline.manifest, pipeline.stages
+        self._ids = np.array([entry["id"] for entry in self.manifest["classes"]], np.int32)
 
     def open(self, image: NDArray[np.uint8], short_side: int) -> _View:
         """Compute the features of an RGB image (H, W, 3)."""
         spec = self.manifest["input"]
         size = fit_input(*image.shape[:2], short_side, spec["stride"], spec["max_aspect"])
-        outputs = self.stages["backbone"].run(image=self._quantized_image(resize(image, size)))
+        outputs = self.stages["backbone"].run(image=self.pipeline.encode_image(resize(image, size)))
         # The stage's arrays are valid until its next run, and there may be more views.
         return _View(self, size, {name: np.array(value) for name, value in outputs.items()})
 
@@ -37,7 +42,7 @@ class _StepwisePipeline(Pipeline):
         rois = proposals(features, backbone.quantization, self.manifest["rpn"], *size.network)
         if not len(rois):
             return Found(rois, np.zeros(0, np.float32), np.zeros(0, np.int32))
-        raw = head.run(rois=self._pool(features, rois, "box"))
+        raw = head.run(rois=self.pipeline.pool(features, rois, "box"))
         found = detections(
             raw["logits"], raw["deltas"], head.quantization, rois, self.manifest["detections"],
             *size.network, SCORE, MAX_DETECTIONS,
@@ -59,7 +64,7 @@ class _StepwisePipeline(Pipeline):
     ) -> Floats:
         """Run the mask head on boxes (N, 4) in pixels of the image, N ≥ 1."""
         head = self.stages["mask_head"]
-        raw = head.run(rois=self._pool(features, size.to_network(boxes), "mask"))["logits"]
+        raw = head.run(rois=self.pipeline.pool(features, size.to_network(boxes), "mask"))["logits"]
         agnostic = self.manifest["mask"]["class_agnostic"]
         return np.array(mask_probabilities(raw, head.quantization, classes, agnostic))
 
@@ -70,17 +75,15 @@ class _StepwisePipeline(Pipeline):
 
 
 class _View:
-    def __init__(
-        self, pipeline: _StepwisePipeline, size: InputSize, features: dict[str, NDArray[Any]]
-    ) -> None:
-        self._pipeline, self._size, self._features = pipeline, size, features
+    def __init__(self, steps: _Steps, size: InputSize, features: dict[str, NDArray[Any]]) -> None:
+        self._steps, self._size, self._features = steps, size, features
 
     def detect(self) -> Found:
-        return self._pipeline.find(self._features, self._size)
+        return self._steps.find(self._features, self._size)
 
     def masks(self, boxes: Floats, class_ids: NDArray[np.int32]) -> Floats:
-        columns = self._pipeline.columns(class_ids)
-        return self._pipeline.segment(self._features, self._size, boxes, columns)
+        columns = self._steps.columns(class_ids)
+        return self._steps.segment(self._features, self._size, boxes, columns)
 
 
 def edgemask_model(
@@ -105,16 +108,15 @@ def edgemask_model(
         from ..keras_stages import float_pipeline
 
         model, header = load_model(source)
-        made = float_pipeline(model, header["classes"])
-        pipeline = _StepwisePipeline(made.manifest, made.stages)
+        steps = _Steps(float_pipeline(model, header["classes"]))
     else:
         from edgemask.modelpack import load_pack
         from edgemask.runtime import Stage
 
         pack = load_pack(source)
         stages = {n: Stage(data, pack.stage_spec(n), name=n) for n, data in pack.stages.items()}
-        pipeline = _StepwisePipeline(pack.manifest, stages)
-    manifest = pipeline.manifest
+        steps = _Steps(Pipeline(pack.manifest, stages))
+    manifest = steps.manifest
     categories = {entry["id"]: entry["name"] for entry in manifest["classes"]}
     sides = short_sides or (manifest["input"]["short_side"],)
-    return ViewTeacher(str(manifest["name"]), categories, pipeline.open, sides, flip)
+    return ViewTeacher(str(manifest["name"]), categories, steps.open, sides, flip)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import io
 import json
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from PIL import Image
 
@@ -17,13 +19,16 @@ from edgemask.evaluate import load_annotations
 from edgemask.images import expand_source, load_image
 from edgemask.outputs import image_ids, write_json
 
+from ..cluster import Cluster, ClusterError, cluster_map
 from ..dataset import DatasetWarning, upright_size
+from .fingerprint import fingerprint
 from .journal import Journal
 from .merge import Rules, Taught, teach_image
 from .protocol import Teacher
+from .registry import make_teacher
 from .vocabulary import Vocabulary
 
-__all__ = ["assemble", "read_dataset", "teach_dataset"]
+__all__ = ["RemoteTeacher", "assemble", "read_dataset", "teach_dataset"]
 
 
 def read_dataset(
@@ -73,6 +78,7 @@ def teach_dataset(
     complete: bool = False,
     category_ids: Sequence[int] | None = None,
     progress: Callable[[int, int], object] | None = None,
+    remote: RemoteTeacher | None = None,
 ) -> dict[str, int]:
     """Teach every image of a dataset and write the merged COCO file.
 
@@ -86,13 +92,16 @@ def teach_dataset(
         A run that was stopped leaves ``OUT.partial`` beside it, and goes on from there.
     rules : Rules
     run : mapping
-        What makes the teacher what it is (its command-line options), for the record.
+        What makes the teacher what it is (its command-line options, the hash of its weights), for
+        the record. A stopped run goes on only where all of it is the same.
     complete : bool
         See :func:`assemble`.
     category_ids : sequence of int, optional
         Of the dataset, to teach; by default all that the teacher knows.
     progress : callable, optional
         Called with images done and total after each image.
+    remote : RemoteTeacher, optional
+        Workers of a cluster, each with a teacher like `teacher`, do the labelling.
 
     Returns
     -------
@@ -114,28 +123,116 @@ def teach_dataset(
     by_image: dict[int, list[dict]] = {info["id"]: [] for info in data["images"]}
     for annotation in data["annotations"]:
         by_image[annotation["image_id"]].append(annotation)
-    unreadable = []
+    unread: set[int] = set()
+    left = [info for info in data["images"] if info["id"] not in journal.done]
+    items = ((Path(images) / info["file_name"], info, by_image[info["id"]]) for info in left)
+    if remote is None:
+        label = partial(_label, teacher, words, rules)
+        results = ((info["id"], label(path, path, info, own)) for path, info, own in items)
+    else:
+        results = remote.label(items, data["categories"], category_ids, rules)
+    before = len(data["images"]) - len(left)
+    if progress is not None and before:
+        progress(before, len(data["images"]))
     try:
-        for count, info in enumerate(data["images"], 1):
-            if info["id"] not in journal.done:
-                image = _read(Path(images) / info["file_name"], info)
-                if image is None:
-                    unreadable.append(f"{info['file_name']} (id {info['id']})")
-                else:
-                    own = by_image[info["id"]]
-                    taught = teach_image(image, info, own, teacher, words, rules)
-                    journal.add(info["id"], _to_json(taught))
+        for count, (image_id, result) in enumerate(results, before + 1):
+            if result is None:
+                unread.add(image_id)
+            else:
+                journal.add(image_id, result)
             if progress is not None:
                 progress(count, len(data["images"]))
     except BaseException:
         journal.close()
         raise
+    unreadable = [f"{i['file_name']} (id {i['id']})" for i in left if i["id"] in unread]
     _warn(unreadable, f"images are missing in {images} or damaged, and were not taught")
     merged, counts = assemble(data, {e["image_id"]: e for e in journal}, complete)
     merged["info"] = {**data.get("info", {}), "taught_by": record}
     write_json(out, merged)
     journal.close(remove=True)
     return counts | {"images left out": len(unreadable)}
+
+
+@dataclasses.dataclass(frozen=True)
+class RemoteTeacher:
+    """A teacher on the workers of a cluster.
+
+    Attributes
+    ----------
+    cluster : Cluster
+    spec, short_sides, flip
+        What :func:`.registry.make_teacher` takes. Files are looked for where they are here.
+    sha256 : str
+        :func:`.fingerprint.fingerprint` of the teacher here; a worker with another is refused.
+    """
+
+    cluster: Cluster
+    spec: str
+    short_sides: tuple[int, ...] | None
+    flip: bool | None
+    sha256: str
+
+    def label(
+        self,
+        items: Iterator[tuple[Path, dict[str, Any], list[dict]]],
+        categories: list[dict[str, Any]],
+        category_ids: Sequence[int] | None,
+        rules: Rules,
+    ) -> Iterator[tuple[int, dict[str, Any] | None]]:
+        """Yield image ids and journal entries, None for an image that cannot be read."""
+        make = partial(_labeller, self, categories, category_ids, rules)
+        sent = (
+            (f"image {info['id']}", (path, _bytes(path), info, own)) for path, info, own in items
+        )
+        for key, result in cluster_map(self.cluster, make, sent):
+            yield int(key.removeprefix("image ")), result
+
+
+def _bytes(path: Path) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return None
+
+
+def _labeller(
+    remote: RemoteTeacher,
+    categories: list[dict[str, Any]],
+    category_ids: Sequence[int] | None,
+    rules: Rules,
+) -> Callable[[Any], dict[str, Any] | None]:
+    """On a worker: make the teacher, and the function from an image's bytes to its entry."""
+    teacher = make_teacher(remote.spec, remote.short_sides, remote.flip)
+    if fingerprint(remote.spec) != remote.sha256:
+        raise ClusterError(
+            f"a worker has other weights for {remote.spec} than this machine: copy the files"
+        )
+    words = Vocabulary(teacher.categories, categories, category_ids)
+
+    def work(payload: tuple[Path, bytes | None, dict[str, Any], list[dict]]):
+        path, content, info, own = payload
+        if content is None:
+            return None
+        return _label(teacher, words, rules, io.BytesIO(content), path, info, own)
+
+    return work
+
+
+def _label(
+    teacher: Teacher,
+    words: Vocabulary,
+    rules: Rules,
+    source: Path | IO[bytes],
+    path: Path,
+    info: Mapping[str, Any],
+    own: list[dict],
+) -> dict[str, Any] | None:
+    """One image's journal entry, or None if the image cannot be read."""
+    image = _read(source, path, info)
+    if image is None:
+        return None
+    return _to_json(teach_image(image, info, own, teacher, words, rules))
 
 
 def assemble(
@@ -195,10 +292,10 @@ def _to_json(taught: Taught) -> dict[str, Any]:
     }
 
 
-def _read(path: Path, info: Mapping[str, Any]):
+def _read(source: Path | IO[bytes], path: Path, info: Mapping[str, Any]):
     """The image, or None if it cannot be read; a wrong size would put labels in wrong places."""
     try:
-        image = load_image(path)
+        image = load_image(source)
     except SourceError:
         return None
     if image.shape[:2] != (info["height"], info["width"]):

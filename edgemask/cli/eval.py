@@ -6,7 +6,7 @@ import argparse
 
 from edgemask.cli import common
 
-HELP = "measure box and mask AP on annotated images"
+HELP = "measure box, mask and keypoint AP on annotated images"
 EXAMPLE = (
     "edgemask eval --annotations instances_val2017.json --images val2017 --save predictions.json"
 )
@@ -48,15 +48,23 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.save:
         write_json(options.save, predictions)
-    report = evaluation.evaluate(predictions, annotations, category_ids=classes)
+    kinds = ["bbox", "segm"] + (["keypoints"] if segmenter.pack.keypoint else [])
+    report = evaluation.evaluate(predictions, annotations, kinds, category_ids=classes)
     names = ", ".join(segmenter.pack.class_names[class_id] for class_id in classes)
     shown = names if len(names) <= 60 else f"{len(classes)} classes"
     print(f"{len(annotations['images'])} images, {shown}, model {segmenter.pack.name}")
-    print()
-    print("      " + "".join(f"{name:>7s}" for name in evaluation.METRICS))
-    for kind, label in (("bbox", "box"), ("segm", "mask")):
-        values = (report[kind][name] for name in evaluation.METRICS)
-        print(f"{label:<6s}" + "".join("      -" if v is None else f"{v:7.3f}" for v in values))
+    for labels, metrics in (
+        ({"bbox": "box", "segm": "mask"}, evaluation.METRICS),
+        ({"keypoints": "points"}, evaluation.KEYPOINT_METRICS),
+    ):
+        if labels.keys() & report.keys():
+            print()
+            print("      " + "".join(f"{name:>7s}" for name in metrics))
+        for kind, label in labels.items():
+            values = report.get(kind, {}).values()
+            if values:
+                row = "".join("      -" if v is None else f"{v:7.3f}" for v in values)
+                print(f"{label:<6s}{row}")
     if options.save:
         print()
         print(f"predictions: {options.save}")

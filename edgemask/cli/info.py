@@ -43,6 +43,7 @@ def run(options: argparse.Namespace) -> int:
         ("licence", manifest["license"]),
         *(("credit", credit) for credit in manifest["credits"]),
         ("classes", classes),
+        *((("keypoint", ", ".join(pack.keypoint["names"])),) if pack.keypoint else ()),
         ("input", f"short side {pack.input['short_side']}, multiples of {pack.input['stride']}"),
         ("bundled", ", ".join(bundled_packs())),
     ):

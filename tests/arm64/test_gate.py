@@ -58,7 +58,7 @@ def test_a_step_that_is_not_on_record_is_caught(count: ModuleType) -> None:
 
 def test_emulated_board_is_recognized(count: ModuleType, tmp_path: Path) -> None:
     for core, board in count.BOARDS.items():
-        __import__("boards").write_tree(tmp_path, board)
+        __import__("cores").write_tree(tmp_path, board)
         seen = read_board(tmp_path, programs=False)
         assert seen.model == board.name, core
         assert seen.cpu_count == 4

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import os
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,46 @@ TINY: dict[str, Any] = {
         "mask_rois": 4,
     },
 }
+
+
+# The same with keypoints of class 1.
+TINY_POSE: dict[str, Any] = copy.deepcopy(TINY)
+TINY_POSE["model"] |= {"keypoint_head": {"blocks": 1, "width": 16, "up_channels": 8}}
+TINY_POSE["train"] |= {"keypoint_rois": 4}
+
+
+# A network without a pyramid, of the kind of MaskRCNN2Go.
+HEAD_2GO = {"output_size": 6, "features": ["c4"], "level_thresholds": [], "class_agnostic": False}
+TINY_2GO: dict[str, Any] = {
+    "model": {
+        "name": "tiny-2go",
+        "classes": [1, 2],
+        "short_side": 64,
+        "backbone": {"kind": "maskrcnn2go", "expansions": [16] * 13, "frozen_blocks": 1},
+        "rpn": {
+            "anchor_boxes": [[-9.0, -8.0, 8.0, 8.0], [-16.0, -30.0, 24.0, 30.0], [-20, -9, 20, 9]],
+            "expansions": [16] * 3,
+            "pre_nms": 60,
+            "post_nms": 12,
+        },
+        "box_head": HEAD_2GO | {"activation": "softmax", "expansions": [16] * 4},
+        "mask_head": HEAD_2GO | {"expansions": [16] * 4},
+    },
+    "augment": TINY["augment"],
+    "train": TINY["train"],
+}
+
+
+def changed(values: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Return a configuration with other values in its model, ``section__key=value``."""
+    values = copy.deepcopy(values)
+    for path, value in changes.items():
+        node = values["model"]
+        *sections, last = path.split("__")
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    return values
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> None:
@@ -74,6 +115,46 @@ def tiny_model(tiny_config: Any) -> Any:
     return model
 
 
+@pytest.fixture(scope="session")
+def tiny_pose(tiny_model: Any) -> Any:
+    """The same network with a random keypoint head; do not change its weights."""
+    import keras
+    from edgemask_convert.arch import build_model
+    from edgemask_convert.checkpoint import assign_weights
+    from edgemask_convert.config import from_dict
+
+    keras.utils.set_random_seed(4)
+    model = build_model(from_dict(TINY_POSE).model)
+    shared = {name: np.asarray(weight) for name, weight in tiny_model.named_weights().items()}
+    assign_weights(model, shared, "tiny_model", ("keypoint_head",))
+    kernel = model.keypoint_head.get_layer("keypoint_logits").kernel
+    kernel.assign(np.random.default_rng(4).normal(0, 1.5, kernel.shape))
+    return model
+
+
+@pytest.fixture(scope="session")
+def tiny_2go() -> Any:
+    """A random network without a pyramid; do not change its weights."""
+    return make_2go()
+
+
+def make_2go(seed: int = 7, **changes: Any) -> Any:
+    """Build a random network without a pyramid whose outputs vary enough to be compared."""
+    import keras
+    from edgemask_convert.arch import build_model
+    from edgemask_convert.config import from_dict
+
+    keras.utils.set_random_seed(seed)
+    model = build_model(from_dict(changed(TINY_2GO, **changes)).model)
+    random = np.random.default_rng(seed)
+    for name, weight in model.named_weights().items():
+        if name.endswith("/bias") and "logits" not in name:
+            weight.assign(random.normal(0, 0.1, weight.shape))
+        elif "logits" in name or "deltas" in name:
+            weight.assign(random.normal(0, 0.3, weight.shape))
+    return model
+
+
 CLASSES = [{"id": 1, "name": "disc"}, {"id": 2, "name": "triangle"}]
 
 
@@ -92,14 +173,26 @@ def tiny_pack(
     tiny_model: Any, drawn_images: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory
 ) -> Any:
     """The tiny network as an int8 pack, written and loaded."""
+    return make_pack(tiny_model, drawn_images, tmp_path_factory.mktemp("pack") / "tiny.zip")
+
+
+@pytest.fixture(scope="session")
+def tiny_pose_pack(
+    tiny_pose: Any, drawn_images: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory
+) -> Any:
+    """The same with a keypoint head."""
+    return make_pack(tiny_pose, drawn_images, tmp_path_factory.mktemp("pack") / "pose.zip")
+
+
+def make_pack(model: Any, images: list[np.ndarray], path: Path) -> Any:
+    """Quantize a network, write it and load it."""
     from edgemask_convert.packfile import write_pack
     from edgemask_convert.quantize import quantize_model
 
     from edgemask.modelpack import load_pack
 
-    manifest, stages = quantize_model(tiny_model, CLASSES, drawn_images)
+    manifest, stages = quantize_model(model, CLASSES, images)
     manifest |= {"version": "0", "description": "", "license": "", "credits": []}
-    path = tmp_path_factory.mktemp("pack") / "tiny.zip"
     write_pack(path, manifest | {"training": {}, "metrics": {}}, stages)
     return load_pack(path)
 
@@ -161,6 +254,7 @@ def make_batch() -> dict[str, np.ndarray]:
         "labels": np.zeros((2, MAX_OBJECTS), np.int32),
         "valid": np.zeros((2, MAX_OBJECTS), np.float32),
         "has_mask": np.zeros((2, MAX_OBJECTS), np.float32),
+        "keypoints": np.zeros((2, MAX_OBJECTS, 17, 3), np.float32),
         "bitmaps": np.zeros((2, MAX_OBJECTS, MASK_SIZE, MASK_SIZE), np.uint8),
         "ignore": np.zeros((2, MAX_IGNORE, 4), np.float32),
         "labeled": np.ones((2, 2), np.float32),
@@ -172,6 +266,7 @@ def make_batch() -> dict[str, np.ndarray]:
     made["labels"][0, 1] = 1
     made["valid"][0, :2] = made["has_mask"][0, :2] = 1
     made["bitmaps"][0, :2, 8:56, 8:56] = 255
+    made["keypoints"][0, 0, :5] = [[10, 12, 2], [14, 20, 2], [30, 20, 1], [20, 44, 2], [34, 42, 2]]
     return made
 
 
@@ -189,3 +284,15 @@ def eager() -> Iterator[None]:
     tf.config.run_functions_eagerly(True)
     yield
     tf.config.run_functions_eagerly(False)
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports of this machine that nobody listens on."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()

@@ -29,6 +29,7 @@ def make_record(boxes: list[list[float]], **extra: object) -> Record:
         "labels": np.arange(count, dtype=np.int32) % 2,
         "bitmaps": np.zeros((count, 64, 64), np.uint8),
         "has_mask": np.ones(count, bool),
+        "keypoints": np.zeros((count, 17, 3), np.float32),
         "ignore": np.zeros((0, 4), np.float32),
         "labeled": np.array([True, False]),
         "exhaustive": True,
@@ -64,6 +65,7 @@ def test_shapes_and_types() -> None:
         "labels": ((MAX_OBJECTS,), "int32"),
         "valid": ((MAX_OBJECTS,), "float32"),
         "has_mask": ((MAX_OBJECTS,), "float32"),
+        "keypoints": ((MAX_OBJECTS, 17, 3), "float32"),
         "bitmaps": ((MAX_OBJECTS, 64, 64), "uint8"),
         "ignore": ((MAX_IGNORE, 4), "float32"),
         "labeled": ((2,), "float32"),
@@ -160,3 +162,48 @@ def test_colour_keeps_the_geometry() -> None:
     bright = make_sample(record, ramp(), config, [3])
     np.testing.assert_array_equal(plain["boxes"], bright["boxes"])
     assert (plain["image"] != bright["image"]).any()
+
+
+@pytest.mark.parametrize("flip", [0, 1])
+def test_keypoints_follow_the_pixels(flip: int) -> None:
+    """The colour under a keypoint says where it was; a mirror image swaps left and right."""
+    points = np.zeros((1, 17, 3), np.float32)
+    points[0, [0, 9, 10]] = [[60, 40, 2], [50, 70, 1], [75, 70, 2]]  # nose, left and right wrist
+    record = make_record([[40, 30, 90, 80]], keypoints=points)
+    config = AugmentConfig(
+        crop=96, min_short_side=96, max_short_side=120, aspect_jitter=0.1, flip=flip, color=0
+    )
+    for seed in range(20):
+        sample = make_sample(record, ramp(), config, [seed])
+        found = sample["keypoints"][0]
+        if sample["valid"][0] and (found[[0, 9, 10], 2] > 0).all():
+            break
+    else:
+        pytest.fail("no crop shows all keypoints")
+    swapped = [0, 10, 9] if flip else [0, 9, 10]
+    for was, now in zip([0, 9, 10], swapped, strict=True):
+        x, y, visibility = found[now]
+        assert visibility == points[0, was, 2]
+        red, green, _ = sample["image"][int(y), int(x)]
+        np.testing.assert_allclose([red, green / 2], points[0, was, :2], atol=1.5)
+    assert (found[[1, 2, 11, 16]] == 0).all()
+
+
+def test_keypoints_outside_of_the_crop_are_not_labelled() -> None:
+    points = np.zeros((1, 17, 3), np.float32)
+    points[0, :, 2] = 2
+    points[0, :, 0] = np.linspace(1, WIDTH - 1, 17)
+    points[0, :, 1] = HEIGHT / 2
+    record = make_record([[0, 0, WIDTH, HEIGHT]], keypoints=points)
+    config = AugmentConfig(
+        crop=48, min_short_side=64, max_short_side=64, aspect_jitter=0, flip=0, color=0
+    )
+    seen = set()
+    for seed in range(30):
+        found = make_sample(record, ramp(), config, [seed])["keypoints"][0]
+        inside = found[:, 2] > 0
+        seen.add(int(inside.sum()))
+        assert (found[~inside] == 0).all()
+        assert ((found[inside, :2] >= 0) & (found[inside, :2] < 48)).all()
+    assert min(seen) < max(seen) < 17
+    np.testing.assert_array_equal(record.keypoints, points)  # the record is untouched

@@ -9,11 +9,14 @@ import pytest
 from edgemask_convert.checkpoint import (
     CheckpointError,
     assign_weights,
+    check_same_run,
     export_model,
     load_arrays,
+    load_header,
     load_model,
     save_arrays,
 )
+from edgemask_convert.config import from_dict
 
 from .conftest import CLASSES
 
@@ -98,3 +101,71 @@ def test_missing_and_misshapen_weights(tiny_model: Any) -> None:
     with pytest.raises(CheckpointError, match=rf"{name} has shape \(3,\), the network \(2,\)"):
         assign_weights(tiny_model, arrays | {name: np.zeros(3)}, "x")
     assign_weights(tiny_model, arrays, "x")
+
+
+def test_only_a_whole_optional_stage_may_be_missing(tiny_pose: Any, tiny_model: Any) -> None:
+    """A network without keypoints fits one that has them, and nothing else may be missing."""
+    without = {name: np.asarray(weight) for name, weight in tiny_model.named_weights().items()}
+    before = tiny_pose.keypoint_head.get_layer("keypoint_logits").kernel.numpy()
+    fresh = assign_weights(tiny_pose, without, "a.npz", ("keypoint_head",))
+    assert fresh[0] == "keypoint_stem"
+    assert fresh[-1] == "keypoint_logits"
+    assert all(layer.startswith("keypoint_") for layer in fresh)
+    after = tiny_pose.keypoint_head.get_layer("keypoint_logits").kernel.numpy()
+    np.testing.assert_array_equal(after, before)
+    with pytest.raises(CheckpointError, match=r"a\.npz has no weight keypoint_head/"):
+        assign_weights(tiny_pose, without, "a.npz")
+    everything = {name: np.asarray(weight) for name, weight in tiny_pose.named_weights().items()}
+    assert assign_weights(tiny_pose, everything, "a.npz", ("keypoint_head",)) == []
+    for name in ("keypoint_head/keypoint_logits/kernel", "mask_head/mask_logits/bias"):
+        part = {key: value for key, value in everything.items() if key != name}
+        with pytest.raises(CheckpointError, match=f"has no weight {name}"):
+            assign_weights(tiny_pose, part, "a.npz", ("keypoint_head",))
+
+
+# ---- going on with a run
+
+DATA = {"sha256": "ab", "images": 40}
+
+
+def saved_header(**train: Any) -> dict[str, Any]:
+    return {"config": from_dict({"train": train}).to_dict(), "data": {"annotations": "a"} | DATA}
+
+
+def test_the_same_run_goes_on() -> None:
+    check_same_run(saved_header(), from_dict({}), DATA, "c.npz")
+    # what changes nothing that is learnt: the machine, and how often it measures
+    free = from_dict({"train": {"workers": 9, "save_minutes": 1.0, "eval_images": 3}})
+    check_same_run(saved_header(), free, DATA, "c.npz")
+
+
+def test_a_checkpoint_of_an_older_version_goes_on() -> None:
+    header = saved_header()
+    del header["config"]["train"]["deterministic"]
+    check_same_run(header, from_dict({}), DATA, "c.npz")
+
+
+@pytest.mark.parametrize(
+    ("train", "data", "message"),
+    [
+        ({"seed": 2}, DATA, r"changed: train\.seed was 2, is 1\. Change it back"),
+        ({}, DATA | {"sha256": "cd"}, "the annotation file is another one"),
+        ({}, DATA | {"images": 39}, "images to train on were 40, are 39"),
+        ({"epochs": 3.0, "seed": 2}, DATA, "train.epochs was 3.0, is 20.0; train.seed was 2, is 1"),
+    ],
+)
+def test_a_changed_run_does_not_go_on(
+    train: dict[str, Any], data: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CheckpointError, match=message) as caught:
+        check_same_run(saved_header(**train), from_dict({}), data, "c.npz")
+    assert "another --out (--start-from c.npz takes the weights)" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_header_alone(tmp_path: Path) -> None:
+    save_arrays(tmp_path / "x.npz", ARRAYS, {"step": 7})
+    assert load_header(tmp_path / "x.npz") == {"step": 7}
+    (tmp_path / "x.npz").write_bytes(b"no")
+    with pytest.raises(CheckpointError, match="is not an edgemask checkpoint"):
+        load_header(tmp_path / "x.npz")

@@ -71,6 +71,14 @@ def test_shipped_configs_load(path: Path) -> None:
         ("train.proposals=20", "rois_per_image must be at most train.proposals"),
         ('model.mask_head.features=["p2", "p6", "p4"]', "features must be some of p2, p3, p4, p5"),
         ("model.box_head.level_thresholds=[64]", "level_thresholds must have one entry fewer"),
+        ("train.only=[1]", "train.only must be a list of str, found 1 in it"),
+        ('train.only=["mask"]', "train.only must name some of backbone, box_head, mask_head"),
+        ('train.only=["box_head", "box_head"]', "none twice"),
+        ('train.only=["keypoint_head"]', "model.keypoint_head.blocks is 0"),
+        ("model.keypoint_head.blocks=-1", "model.keypoint_head.blocks must be 0 or more"),
+        ("model.keypoint_head.box_scale=0.9", "box_scale must be 1 to 4"),
+        ("train.keypoint_sigma=3", "train.keypoint_sigma must be 0 to 2 cells"),
+        ("train.keypoint_rois=65", "keypoint_rois must be at most train.rois_per_image"),
         ("model.box_head.box_weights=[1, 1, 1]", "box_weights must be four positive numbers"),
     ],
 )
@@ -94,3 +102,19 @@ def test_refuses_files(tmp_path: Path) -> None:
     path.write_text("[train\n")
     with pytest.raises(ConfigError, match="is not valid TOML"):
         load_config(path)
+
+
+def test_keypoints_of_a_class_that_is_not_learnt() -> None:
+    overrides = ["model.keypoint_head.blocks=2", "model.classes=[18]"]
+    with pytest.raises(ConfigError, match=r"class_id must be one of model\.classes"):
+        load_config(None, overrides)
+    assert load_config(None, [*overrides, "model.keypoint_head.class_id=18"])
+
+
+def test_the_pose_pack_is_the_people_pack_with_a_head() -> None:
+    """So that it can start from the people pack's weights and leave them as they are."""
+    pose, people = load_config(CONFIGS / "people-pose.toml"), load_config(CONFIGS / "people.toml")
+    assert pose.train.only == ["keypoint_head"]
+    assert pose.model.keypoint_head.blocks > 0
+    pose.model.keypoint_head, pose.model.name = people.model.keypoint_head, people.model.name
+    assert pose.model == people.model

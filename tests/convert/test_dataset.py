@@ -287,3 +287,72 @@ def test_broken_exif_does_not_matter(coco: Coco, monkeypatch: pytest.MonkeyPatch
     coco.image(1)
     monkeypatch.setattr(Image.Image, "getexif", broken)
     assert coco.load().records()[0].width == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("images", "file_name", 7), r"images\[0\] has file_name 7, not text"),
+        (_set("images", "height", "30"), r"images\[0\] has height '30', not a number"),
+        (_set("images", "width", None), r"images\[0\] has width None, not a number"),
+        (_set("images", "id", True), r"images\[0\] has id True, not an integer"),
+        (_set("images", "labeled_cats", 1), r"images\[0\] has labeled_cats 1, not a list"),
+        (_set("annotations", "image_id", [1]), r"annotations\[0\] has image_id \[1\], not an int"),
+        (_set("annotations", "category_id", "1"), r"annotations\[0\] has category_id '1', not an"),
+        (_set("categories", "name", 5), r"categories\[0\] has name 5, not text"),
+        (lambda data: data["annotations"].append("x"), r"annotations\[1\] has no 'id'"),
+    ],
+)
+def test_refuses_fields_of_another_type(coco: Coco, change: Any, message: str) -> None:
+    coco.image(1)
+    coco.add(1, [5, 5, 10, 10])
+    change(coco.data)
+    with pytest.raises(DatasetError, match=message):
+        coco.load()
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        "5 5 15 5",
+        7,
+        [5, 5, 15, 5, 15, 15],  # one polygon that is not in a list
+        [[[5, 5], [15, 5], [15, 15]]],  # pairs
+        [[5, 5, "x", 5, 15, 15]],
+        [[5, 5, None, 5, 15, 15]],
+        {"counts": [1200], "size": 30},
+        {"counts": None, "size": [30, 40]},
+        {"counts": [600, 601], "size": [30, 40]},
+        {"counts": [1300, -100], "size": [30, 40]},
+        {"size": [30, 40]},
+        {"data": "!!", "size": 28},
+    ],
+)
+def test_segmentations_that_are_none_are_named(coco: Coco, segmentation: Any) -> None:
+    coco.image(5)
+    number = coco.add(5, [5, 5, 10, 10], segmentation=segmentation)
+    dataset = coco.load()
+    with pytest.raises(DatasetError, match=f"annotation {number} of image 5: "):
+        dataset.records()
+
+
+def test_everything_at_once(coco: Coco) -> None:
+    """What one meets in a real collection is said once each, and the rest is used."""
+    coco.image(1)
+    coco.image(2).unlink()
+    coco.image(3).write_bytes(b"rubbish")
+    dense = {"size": [30, 40], "counts": [410, 10, 780]}
+    coco.add(1, [5, 5, 10, 10])
+    coco.add(1, [13, 20, 1, 10], dense)
+    coco.add(1, [0, 0, 40, 15], dense, iscrowd=1)
+    coco.add(1, [5, 5, 10, 10], segmentation=[])
+    coco.add(1, [60, 60, 10, 10])
+    coco.add(1, [5, 5, 10, 10], segmentation=[[5, 5, 6, 6]])
+    coco.add(8, [5, 5, 10, 10])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DatasetWarning)
+        (record,) = coco.load().records()
+    assert len(caught) == 5
+    assert all("first: " in str(w.message) for w in caught)
+    np.testing.assert_array_equal(record.has_mask, [True, True, False, False])
+    assert len(record.ignore) == 1

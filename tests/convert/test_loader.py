@@ -56,6 +56,17 @@ def test_resumes_at_any_step(records: list[Record], start: int) -> None:
     assert_same(take(records, 0, 7)[start:], take(records, start, 7))
 
 
+def test_shares_make_up_the_batch(records: list[Record]) -> None:
+    """Two processes read half of each batch; from the middle of an epoch too."""
+    config = from_dict(TINY | {"train": TINY["train"] | {"batch_size": 4}})
+    whole = list(batches(records, config, 1, 4))
+    halves = [list(batches(records, config, 1, 4, (index, 2))) for index in (0, 1)]
+    joined = [
+        {key: np.concatenate([a[key], b[key]]) for key in a} for a, b in zip(*halves, strict=True)
+    ]
+    assert_same(joined, whole)
+
+
 def test_same_image_differs_between_epochs(records: list[Record]) -> None:
     samples = [
         batch["image"][n]

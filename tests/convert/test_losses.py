@@ -86,3 +86,58 @@ def test_perfect_mask() -> None:
     target[0, 1:3] = 1
     loss = losses.mask_bce_dice(np.where(target > 0, 30, -30).astype(np.float32), target, array(1))
     assert float(loss) == pytest.approx(0, abs=1e-6)
+
+
+def test_heatmap_cross_entropy() -> None:
+    # two keypoints on 2x2 cells: flat logits give log 4; logits log 3, 0, 0, 0 give the first cell
+    # a share of 3/6
+    logits = np.zeros((1, 2, 2, 2), np.float32)
+    logits[0, 0, 0, 1] = math.log(3)
+    target = np.zeros((1, 2, 2, 2), np.float32)
+    target[0, 1, 0, 0] = target[0, 0, 0, 1] = 1
+    flat, peaked = math.log(4), math.log(2)
+    found = losses.heatmap_cross_entropy(logits, target, array([1, 1]))
+    assert float(found) == pytest.approx((flat + peaked) / 2)
+    # the weight says what counts, and what the mean is over
+    assert float(losses.heatmap_cross_entropy(logits, target, array([0, 1]))) == pytest.approx(
+        peaked
+    )
+    assert float(losses.heatmap_cross_entropy(logits, target, array([0, 0]))) == 0
+    # a target spread over two cells
+    target[0, :, :, 1] = [[0.5, 0.5], [0, 0]]
+    spread = losses.heatmap_cross_entropy(logits, target, array([0, 1]))
+    assert float(spread) == pytest.approx(0.5 * math.log(2) + 0.5 * math.log(6))
+    # a constant added to a heatmap changes nothing, however large
+    shifted = losses.heatmap_cross_entropy(logits + 1000, target, array([0, 1]))
+    assert float(shifted) == pytest.approx(float(spread), rel=1e-4)
+
+
+def test_class_softmax() -> None:
+    # shares 1/2 for the background, 1/4 for each of two classes
+    logits = array([math.log(2), 0, 0])
+
+    def loss(label: int, positive: float, labeled: list[float]) -> float:
+        found = losses.class_softmax(
+            logits, np.array([label]), array(positive), array(labeled), array(1)
+        )
+        return float(found)
+
+    assert loss(1, 1, [1, 1]) == pytest.approx(math.log(4))
+    assert loss(0, 0, [1, 1]) == pytest.approx(LOG2)
+    # the second class is not labelled here: the region may show one, 1/2 + 1/4
+    assert loss(0, 0, [1, 0]) == pytest.approx(math.log(4 / 3))
+    # an object with a label counts, whatever else is labelled in its image
+    assert loss(1, 1, [1, 0]) == pytest.approx(math.log(4))
+
+
+def test_class_softmax_is_a_mean_over_regions() -> None:
+    logits = array([0, 0], [9, -9], [0, 0])
+    weight = array(1, 0, 1)
+    found = losses.class_softmax(
+        logits, np.zeros(3, int), array(1, 1, 0), array([1], [1], [1]), weight
+    )
+    assert float(found) == pytest.approx(LOG2)
+    nothing = losses.class_softmax(
+        logits, np.zeros(3, int), array(0, 0, 0), array([1], [1], [1]), array(0, 0, 0)
+    )
+    assert float(nothing) == 0

@@ -26,3 +26,16 @@ def test_manifest_describes_the_network(tiny_model: Any) -> None:
     for head, model in (("box", tiny_model.box_head), ("mask", tiny_model.mask_head)):
         assert manifest["roi"][head]["output_size"] == model.inputs[0].shape[1]
     assert manifest["mask"]["size"] == tiny_model.mask_head.output["logits"].shape[1]
+
+
+def test_keypoints_are_there_if_the_network_has_them(tiny_pose: Any, tiny_model: Any) -> None:
+    plain = build_manifest(tiny_model.config, CLASSES)
+    assert "keypoint" not in plain
+    assert "keypoint" not in plain["roi"]
+    manifest = build_manifest(tiny_pose.config, CLASSES)
+    section = manifest["keypoint"]
+    assert section["size"] == tiny_pose.keypoint_head.output["logits"].shape[1] == 28
+    assert len(section["names"]) == tiny_pose.keypoint_head.output["logits"].shape[3] == 17
+    assert (section["class_id"], section["box_scale"]) == (1, 1.0)
+    assert [15, 13] in section["skeleton"]
+    assert manifest["roi"]["keypoint"] == manifest["roi"]["mask"]  # so the device pools once

@@ -15,7 +15,7 @@ from edgemask_convert.network_step import StepLosses, propose
 
 from edgemask.postprocess import proposals
 
-from .conftest import CLASSES, TINY
+from .conftest import CLASSES, TINY, TINY_POSE
 
 pytestmark = pytest.mark.usefixtures("eager")
 
@@ -160,3 +160,109 @@ def test_proposals_equal_the_device(step: StepLosses, tiny_config: Any) -> None:
     assert decoded.shape == (1, len(step.anchors), 4)
     assert len(expected) == 20
     np.testing.assert_allclose(found[0], expected, atol=1e-3)
+
+
+@pytest.fixture(scope="module")
+def pose_step(tiny_pose: Any) -> StepLosses:
+    """The losses of the tiny network with keypoints."""
+    return StepLosses(tiny_pose, from_dict(TINY_POSE))
+
+
+def test_keypoints_are_part_of_the_total(
+    pose_step: StepLosses, step: StepLosses, batch: dict[str, np.ndarray]
+) -> None:
+    plain, found = losses(step, batch), losses(pose_step, batch)
+    assert "keypoint" not in plain
+    assert found["keypoint"] > 0
+    weight = pose_step.config.train.weight_keypoint
+    assert found["total"] == pytest.approx(plain["total"] + weight * found["keypoint"], rel=1e-4)
+
+
+def test_persons_without_keypoints_teach_everything_else(
+    pose_step: StepLosses, batch: dict[str, np.ndarray]
+) -> None:
+    labelled = losses(pose_step, batch)
+    batch["keypoints"][:] = 0
+    found = losses(pose_step, batch)
+    assert found["keypoint"] == 0
+    for name in ("rpn_class", "rpn_box", "class", "box", "mask"):
+        assert found[name] == pytest.approx(labelled[name], rel=1e-5)
+
+
+def test_keypoints_of_another_class_teach_nothing(
+    pose_step: StepLosses, batch: dict[str, np.ndarray]
+) -> None:
+    batch["labels"][:] = 1
+    assert losses(pose_step, batch)["keypoint"] == 0
+
+
+def test_keypoints_without_masks_are_learnt(
+    pose_step: StepLosses, batch: dict[str, np.ndarray]
+) -> None:
+    batch["has_mask"][:] = 0
+    found = losses(pose_step, batch)
+    assert found["mask"] == 0
+    assert found["keypoint"] > 0
+
+
+def test_each_keypoint_has_its_own_heatmap(
+    pose_step: StepLosses, tiny_pose: Any, batch: dict[str, np.ndarray]
+) -> None:
+    weights = {"bias": tiny_pose.keypoint_head.get_layer("keypoint_logits").kernel}
+    found = np.abs(gradients(pose_step, batch, "keypoint", weights)["bias"]).max(axis=(0, 1, 2))
+    assert (found[:5] > 0).all()  # the five that the batch labels
+    assert (found[5:] == 0).all()
+
+
+def test_keypoints_do_not_move_boxes(
+    pose_step: StepLosses, tiny_pose: Any, batch: dict[str, np.ndarray]
+) -> None:
+    weights = {
+        "deltas": tiny_pose.box_head.get_layer("box_deltas").kernel,
+        "lateral": tiny_pose.first_stage.get_layer("fpn_lateral4").kernel,
+    }
+    found = gradients(pose_step, batch, "keypoint", weights)
+    assert np.abs(found["deltas"]).max() == 0
+    assert np.abs(found["lateral"]).max() > 0
+
+
+def test_enlarged_regions(tiny_pose: Any, batch: dict[str, np.ndarray]) -> None:
+    """A keypoint beside its box is learnt if the regions are large enough."""
+    batch["keypoints"][:] = 0
+    batch["keypoints"][0, 0, 0] = [50, 28, 2]  # 10 pixels right of the box 4 6 40 50
+    config = from_dict(TINY_POSE)
+    assert losses(StepLosses(tiny_pose, config), batch)["keypoint"] == 0
+    config.model.keypoint_head.box_scale = 2.0
+    assert losses(StepLosses(tiny_pose, config), batch)["keypoint"] > 0
+
+
+@pytest.mark.parametrize(
+    ("only", "taught"),
+    [
+        (["keypoint_head"], {"keypoint"}),
+        (["mask_head", "keypoint_head"], {"mask", "keypoint"}),
+        (["box_head"], {"class", "box"}),
+        (["backbone"], {"rpn_class", "rpn_box", "class", "box", "mask", "keypoint"}),
+    ],
+)
+def test_only_losses_that_teach_a_trained_stage(
+    tiny_pose: Any, batch: dict[str, np.ndarray], only: list[str], taught: set[str]
+) -> None:
+    config = from_dict(TINY_POSE)
+    config.train.only = only
+    found = losses(StepLosses(tiny_pose, config), batch)
+    assert found.keys() == taught | {"total"}
+
+
+def test_no_gradient_reaches_a_stage_that_is_left_as_it_is(
+    tiny_pose: Any, batch: dict[str, np.ndarray]
+) -> None:
+    config = from_dict(TINY_POSE)
+    config.train.only = ["keypoint_head"]
+    weights = {
+        "lateral": tiny_pose.first_stage.get_layer("fpn_lateral4").kernel,
+        "keypoints": tiny_pose.keypoint_head.get_layer("keypoint_stem").kernel,
+    }
+    found = gradients(StepLosses(tiny_pose, config), batch, "total", weights)
+    assert np.abs(found["lateral"]).max() == 0
+    assert np.abs(found["keypoints"]).max() > 0

@@ -8,16 +8,19 @@ from edgemask_convert import quantize
 from edgemask_convert.flatbuffer import stage_spec
 from edgemask_convert.keras_stages import KerasStage, float_pipeline
 from edgemask_convert.manifest import build_manifest
+from edgemask_convert.packfile import write_pack
 from edgemask_convert.quantize import (
     HEAD_BATCH,
     QuantizationError,
     check_zero_points,
+    convert_float,
     convert_stage,
     head_samples,
     image_samples,
     quantize_model,
 )
 
+from edgemask.modelpack import load_pack
 from edgemask.runtime import Stage
 from edgemask.segmenter import Segmenter
 
@@ -27,6 +30,7 @@ INPUTS = {
     "backbone": ("image", (1, 64, 96, 3), -1, 127 / 128),
     "box_head": ("rois", (5, 7, 7, 16), 0, 6),
     "mask_head": ("rois", (5, 14, 14, 16), 0, 6),
+    "keypoint_head": ("rois", (5, 14, 14, 16), 0, 6),
 }
 
 
@@ -37,12 +41,12 @@ def make_input(stage: str, seed: int = 0) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.parametrize("stage", INPUTS)
-def test_float32_stage_equals_keras(tiny_model: Any, stage: str) -> None:
-    content = convert_stage(tiny_model, stage, [], precision="float32")
+def test_float32_stage_equals_keras(tiny_pose: Any, stage: str) -> None:
+    content = convert_stage(tiny_pose, stage, [], precision="float32")
     spec = stage_spec(stage, content)
     given = make_input(stage)
     found = Stage(content, spec, threads=1).run(**given)
-    expected = KerasStage(tiny_model.stages[stage], stage).run(**given)
+    expected = KerasStage(tiny_pose.stages[stage], stage).run(**given)
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         np.testing.assert_allclose(found[name], value, atol=1e-4, rtol=1e-4, err_msg=name)
@@ -56,6 +60,30 @@ def test_float16_stage(tiny_model: Any) -> None:
     expected = KerasStage(tiny_model.mask_head, "mask_head").run(**given)["logits"]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, atol=0.01 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "float16"])
+def test_float_pack_runs_on_the_device(
+    tiny_model: Any, drawn_images: list[np.ndarray], tmp_path: Any, precision: str
+) -> None:
+    """A pack of float stages finds what the float network finds."""
+    manifest, stages = convert_float(tiny_model, CLASSES, precision)
+    manifest |= {"version": "0", "description": "", "license": "", "credits": []}
+    write_pack(tmp_path / "f.zip", manifest | {"training": {}, "metrics": {}}, stages)
+    pack = load_pack(tmp_path / "f.zip")
+    for name in pack.stages:
+        spec = pack.stage_spec(name)
+        assert {t["dtype"] for t in [*spec["inputs"].values(), *spec["outputs"].values()]} == {
+            "float32"
+        }
+    found = Segmenter(pack, threads=1, score_threshold=0, max_detections=7)(drawn_images[0])
+    expected = float_pipeline(tiny_model, CLASSES)(drawn_images[0], 0, 7)
+    assert len(found) == len(expected) > 0
+    if precision == "float32":  # half precision may order such random detections otherwise
+        np.testing.assert_allclose(found.boxes, expected.boxes, atol=0.05)
+        np.testing.assert_allclose(found.scores, expected.scores, atol=1e-3)
+        np.testing.assert_array_equal(found.class_ids, expected.class_ids)
+    np.testing.assert_allclose(found.scores, expected.scores, atol=0.05)
 
 
 def test_unknown_precision(tiny_model: Any) -> None:
@@ -158,3 +186,25 @@ def test_zero_points_must_agree(tiny_pack: Any) -> None:
     outputs["p4"]["zero_point"] = -100
     with pytest.raises(QuantizationError, match=r"box head's .* different zero points.*'p4': -100"):
         check_zero_points(tiny_pack.manifest, {"outputs": outputs})
+
+
+def test_keypoints_of_an_int8_pack(
+    tiny_pose_pack: Any, tiny_pose: Any, drawn_images: list[np.ndarray]
+) -> None:
+    """Its head enters with the mask head's code, and it puts sure keypoints where float does."""
+    spec = tiny_pose_pack.stage_spec("keypoint_head")
+    assert spec["inputs"]["rois"]["scale"] == pytest.approx(6 / 255, rel=1e-3)
+    assert spec["inputs"]["rois"]["zero_point"] == -128
+    assert spec["outputs"]["logits"]["shape"] == [None, 28, 28, 17]
+    segmenter = Segmenter(tiny_pose_pack, threads=1, score_threshold=0.05)
+    found = segmenter(drawn_images[0])
+    assert len(found) > 0
+    assert found.keypoints.shape == (len(found), 17, 3)
+    discs = found.class_ids == 1
+    assert (found.keypoints[~discs] == 0).all()
+    inside = found.keypoints[discs]
+    low, high = found.boxes[discs, None, :2], found.boxes[discs, None, 2:]
+    assert ((inside[..., :2] >= low) & (inside[..., :2] <= high)).all()
+    assert "keypoint_roi_align" not in segmenter.timings  # pooled once for masks and keypoints
+    exact = float_pipeline(tiny_pose, CLASSES)(drawn_images[0], 0.05, 20)
+    assert exact.keypoints is not None

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from edgemask_convert.targets import AnchorTargets, assign_anchors, sample_rois
+from edgemask_convert.targets import (
+    AnchorTargets,
+    RoISample,
+    assign_anchors,
+    assign_by_iou,
+    head_rois,
+    heatmaps,
+    sample_rois,
+)
 
 from edgemask.anchors import pyramid_anchors
+from edgemask.keypoints import decode_heatmaps
 
 ANCHORS = pyramid_anchors([(4, 4)], [8], [8], [1.0])  # side by side, without overlap
 SEED = np.array([0, 5], np.int32)
@@ -242,3 +251,128 @@ def test_batch_images_do_not_mix(objects: int) -> None:
     chosen = sample_rois(proposals, boxes, valid, none, np.ones(2, np.float32), SIDE, 16, 8, SEED)
     assert chosen.positive[objects].numpy().sum() == 5
     assert chosen.positive[1 - objects].numpy().sum() == 0
+
+
+def test_heatmaps_of_one_cell() -> None:
+    """An 8 x 16 box of 4 x 4 cells: a cell is 2 wide and 4 high."""
+    boxes = np.array([[10, 20, 18, 36]], np.float32)
+    places = [[10, 20, 2], [17.9, 35.9, 1], [13.0, 29, 2], [18, 30, 2], [9.9, 30, 2], [13, 29, 0]]
+    target, weight = heatmaps(np.array([places], np.float32), boxes, 4, 0.0)
+    # on the right edge, left of the box, and not labelled: nothing to learn
+    np.testing.assert_array_equal(weight, [[1, 1, 1, 0, 0, 0]])
+    found = np.asarray(target)[0]
+    assert found.shape == (4, 4, 6)
+    for channel, (row, column) in enumerate([(0, 0), (3, 3), (2, 1)]):
+        expected = np.zeros((4, 4))
+        expected[row, column] = 1
+        np.testing.assert_array_equal(found[..., channel], expected)
+
+
+def test_heatmaps_of_a_gaussian() -> None:
+    """Sums to 1, and is decoded to where the keypoint was."""
+    random = np.random.default_rng(0)
+    boxes = np.array([[10, 20, 66, 132], [0, 0, 14, 28]], np.float32)
+    inside = random.uniform(0.15, 0.85, (2, 17, 2)).astype(np.float32)
+    points = boxes[:, None, :2] + inside * (boxes[:, None, 2:] - boxes[:, None, :2])
+    keypoints = np.concatenate([points, np.full((2, 17, 1), 2, np.float32)], axis=2)
+    target, weight = heatmaps(keypoints, boxes, 28, 1.0)
+    assert (np.asarray(weight) == 1).all()
+    np.testing.assert_allclose(np.sum(target, axis=(1, 2)), 1, rtol=1e-5)
+    # one cell from the peak a normal distribution has fallen to exp(-1/2)
+    middle, _ = heatmaps(np.array([[[39, 78, 1]]], np.float32), boxes[:1], 28, 1.0)
+    peak = np.asarray(middle)[0, :, :, 0]
+    assert peak.argmax() == 14 * 28 + 14
+    np.testing.assert_allclose(peak[14, [13, 15]] / peak[14, 14], np.exp(-0.5), rtol=1e-4)
+    found = decode_heatmaps(np.log(np.asarray(target) + 1e-30), 1.0, boxes)
+    np.testing.assert_allclose(found[..., :2], points, atol=0.01)
+
+
+def head_sample() -> RoISample:
+    """Four regions of one image: two of object 0, one of object 1, one of background."""
+    boxes = np.array([[[0, 0, 20, 20], [2, 0, 22, 20], [50, 50, 90, 90], [5, 60, 30, 80]]], "f4")
+    return RoISample(
+        boxes, np.array([[0, 0, 1, 1]], "i4"), np.array([[1, 1, 1, 0]], "f4"), np.ones((1, 4), "f4")
+    )
+
+
+TWO = np.array([[[0, 0, 20, 20], [48, 48, 92, 92]]], np.float32)
+
+
+@pytest.mark.parametrize(("usable", "wanted"), [([1, 1], 3), ([1, 0], 2), ([0, 1], 1), ([0, 0], 0)])
+def test_head_rois_are_positive_and_usable(usable: list[float], wanted: int) -> None:
+    sample = head_sample()
+    refined = sample.boxes.reshape(-1, 4)
+    rois, matched, weight = head_rois(sample, refined, TWO, np.array([usable], "f4"), SIDE, 4, SEED)
+    weight = np.asarray(weight)[0]
+    assert weight.sum() == wanted
+    for box, number, counts in zip(
+        np.asarray(rois)[0], np.asarray(matched)[0], weight, strict=True
+    ):
+        if counts:
+            assert usable[number] == 1
+            assert box.tolist() in sample.boxes[0, :3].tolist()
+        else:
+            assert (box[2:] > box[:2]).all()  # harmless, not degenerate
+
+
+def test_head_rois_are_refined_boxes_half_of_the_time() -> None:
+    """Unless refinement lost the object: then the proposal is kept."""
+    sample = head_sample()
+    refined = sample.boxes.reshape(-1, 4) + np.float32(1)
+    refined[2] = [0, 0, 5, 5]
+    seen: dict[int, set] = {0: set(), 1: set()}
+    for seed in range(20):
+        rois, matched, weight = head_rois(
+            sample, refined, TWO, np.ones((1, 2), "f4"), SIDE, 3, np.array([seed, 1], "i4")
+        )
+        assert np.asarray(weight).sum() == 3
+        for box, number in zip(np.asarray(rois)[0], np.asarray(matched)[0], strict=True):
+            seen[int(number)].add(tuple(box.tolist()))
+    assert seen[0] == {(0, 0, 20, 20), (1, 1, 21, 21), (2, 0, 22, 20), (3, 1, 23, 21)}
+    assert seen[1] == {(50, 50, 90, 90)}
+
+
+def assign_iou(
+    boxes: list[list[float]],
+    valid: list[float] | None = None,
+    ignore: list[list[float]] | None = None,
+    exhaustive: float = 1,
+) -> AnchorTargets:
+    """Assign one image by IoU alone."""
+    objects = np.array([boxes], np.float32).reshape(1, -1, 4)
+    flags = np.ones(objects.shape[:2], np.float32) if valid is None else np.array([valid], "f4")
+    regions = NOTHING if ignore is None else np.array([ignore], np.float32)
+    targets = assign_by_iou(ANCHORS, objects, flags, regions, np.array([exhaustive], np.float32))
+    return AnchorTargets(*(np.asarray(part)[0] for part in targets))
+
+
+def test_iou_assignment() -> None:
+    # Anchor 5 is [8, 8, 16, 16]; shifted by 1 the IoU is 56/72 = .78, and 8/120 with anchor 6.
+    # The second object's best anchor is 0 with 32/64: positive, though below .7.
+    found = assign_iou([[9, 8, 17, 16], [0, 0, 8, 4]])
+    np.testing.assert_array_equal(np.flatnonzero(found.positive), [0, 5])
+    np.testing.assert_array_equal(found.matched[[0, 5]], [1, 0])
+    np.testing.assert_array_equal(found.negative, ~found.positive)
+
+
+def test_iou_between_learns_nothing() -> None:
+    # Anchors 5 and 6 share the object: IoU 5 x 8 / (64 + 64 - 40) = .45 and 24 / 104 = .23
+    found = assign_iou([[11, 8, 19, 16], [11, 8, 19, 16]])
+    assert found.positive[5]
+    assert found.negative[6] == 1
+    # Two anchors are equally good, IoU 64/128: both are the best.
+    wide = assign_iou([[0, 0, 16, 8]])
+    np.testing.assert_array_equal(np.flatnonzero(wide.positive), [0, 1])
+    # IoU 64/104 with anchor 0 and 40/128 = .31 with anchor 1: too much for background.
+    uneven = assign_iou([[0, 0, 13, 8]])
+    np.testing.assert_array_equal(np.flatnonzero(uneven.positive), [0])
+    assert uneven.negative[1] == 0
+
+
+def test_iou_assignment_without_objects() -> None:
+    found = assign_iou([[0, 0, 0, 0]], valid=[0])
+    assert not found.positive.any()
+    assert found.negative.all()
+    assert not assign_iou([[0, 0, 0, 0]], valid=[0], exhaustive=0).negative.any()
+    crowd = assign_iou([[0, 0, 0, 0]], valid=[0], ignore=[[0, 0, 16, 16]])
+    assert np.flatnonzero(crowd.negative == 0).tolist() == [0, 1, 4, 5]

@@ -1,11 +1,9 @@
 from __future__ import annotations
 
 import copy
-import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,7 +12,7 @@ import tensorflow as tf
 from edgemask_convert.arch import build_model
 from edgemask_convert.checkpoint import CheckpointError, export_model, load_model
 from edgemask_convert.config import from_dict
-from edgemask_convert.trainer import History, Trainer, TrainingError, learning_rate
+from edgemask_convert.trainer import Trainer, TrainingError, learning_rate
 
 from .conftest import CLASSES, TINY, make_batch
 
@@ -145,9 +143,17 @@ def test_loss_that_is_not_finite(run: Run, batch: dict[str, np.ndarray]) -> None
 
 def test_gradient_that_is_not_finite(run: Run, batch: dict[str, np.ndarray]) -> None:
     other = copy.copy(run.trainer)
-    other._train_step = lambda *arguments: {"total": 1.0, "grad_norm": float("inf")}
+    other._train_step = lambda *_: {"total": 1.0, "grad_norm": float("inf"), "stop": 0.0}
     with pytest.raises(TrainingError, match="grad_norm=inf"):
         other.train_batch(batch)
+
+
+def test_a_wish_to_stop_is_told(run: Run, batch: dict[str, np.ndarray]) -> None:
+    run.trainer.restore(run.checkpoints[2])
+    assert "stop" not in run.trainer.train_batch(batch)
+    assert not run.trainer.stopping
+    run.trainer.train_batch(batch, stop=True)
+    assert run.trainer.stopping
 
 
 @pytest.fixture(scope="module")
@@ -223,14 +229,3 @@ def test_exported_model_is_no_training_checkpoint(
     export_model(path, trainer.model, {"config": trainer.config.to_dict(), "step": 7})
     with pytest.raises(CheckpointError, match="has no"):
         trainer.restore(path)
-
-
-def test_history(tmp_path: Path) -> None:
-    history = History(tmp_path / "run" / "log.jsonl")
-    history.append(step=50, total=1.5)
-    history.append(step=100, total=1.25)
-    rows: list[dict[str, Any]] = [
-        json.loads(line) for line in history.path.read_text().splitlines()
-    ]
-    assert [(row["step"], row["total"]) for row in rows] == [(50, 1.5), (100, 1.25)]
-    assert rows[0]["time"] > 1.6e9

@@ -7,8 +7,14 @@ import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
 from edgemask_convert.checkpoint import assign_weights
-from edgemask_convert.verify import Verification, check_partitions, compare_tensors, verify
-from synthetic import small_manifest, write_pack
+from edgemask_convert.verify import (
+    Verification,
+    check_partitions,
+    compare_tensors,
+    keypoint_shifts,
+    verify,
+)
+from synthetic import make_instances, small_manifest, write_pack
 
 from edgemask.errors import ModelError
 from edgemask.modelpack import load_pack
@@ -69,3 +75,29 @@ def test_names_the_guilty_tensor(
 def test_nothing_to_compare(tiny_pack: Any, tiny_model: Any) -> None:
     result = verify(tiny_pack, tiny_model, [])
     assert result.failures == ["neither network finds anything in the 0 images given"]
+
+
+def test_good_pack_with_keypoints(
+    tiny_pose_pack: Any, tiny_pose: Any, drawn_images: list[np.ndarray]
+) -> None:
+    result = Verification()
+    stages = check_partitions(tiny_pose_pack, result)
+    assert list(result.partitions["keypoint_head"]) == ["1x14x14x16", "7x14x14x16", "50x14x14x16"]
+    compare_tensors(tiny_pose_pack, tiny_pose, stages, drawn_images, result)
+    assert result.failures == []
+    assert result.signal["keypoint_head/logits"] > 12
+
+
+def test_keypoints_that_moved() -> None:
+    """Relative to the box's side, and only those that are sure."""
+    masks = np.zeros((2, 60, 60), bool)
+    masks[0, 10:30, 10:30] = masks[1, 10:50, 10:50] = True
+    mine, theirs = make_instances(masks), make_instances(masks)
+    assert keypoint_shifts(mine, theirs) == []
+    points = np.zeros((2, 17, 3), np.float32)
+    points[0, 0], points[1, 3] = [12, 12, 0.9], [40, 40, 0.6]
+    mine.keypoints, theirs.keypoints = points, points.copy()
+    theirs.keypoints[0, 0, :2] += [3, 4]
+    theirs.keypoints[1, 3] = [40, 42, 0.1]
+    theirs.keypoints[0, 7] = [50, 50, 0.9]  # sure in the other only
+    assert keypoint_shifts(mine, theirs) == pytest.approx([5 / 20, 2 / 40])

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from edgemask.anchors import pyramid_anchors
+from edgemask.anchors import anchors_of, given_anchors, pyramid_anchors
 from edgemask.errors import InputError
 
 
@@ -64,3 +64,22 @@ def test_nothing():
 def test_wrong_input(setting):
     with pytest.raises(InputError):
         pyramid_anchors(*setting)
+
+
+def test_given_boxes_lie_around_the_centres() -> None:
+    boxes = [[-1, -2, 3, 4], [-10, -20, 5, 5]]
+    got = given_anchors((2, 3), 16, boxes)
+    assert got.dtype == np.float32
+    assert got.shape == (12, 4)
+    # row 1, column 2: the centre is x 40, y 24
+    np.testing.assert_array_equal(got[10:], [[39, 22, 43, 28], [30, 4, 45, 29]])
+
+
+def test_anchors_of_a_pack() -> None:
+    pyramid = {"strides": [8, 16], "anchor_sizes": [16, 32], "anchor_ratios": [1.0, 2.0]}
+    shapes = [(4, 6), (2, 3)]
+    expected = pyramid_anchors(shapes, *pyramid.values())
+    np.testing.assert_array_equal(anchors_of(pyramid, shapes), expected)
+    given = {"strides": [16], "anchor_boxes": [[-8, -8, 8, 8]]}
+    square = pyramid_anchors([(2, 3)], [16], [16], [1.0])
+    np.testing.assert_array_equal(anchors_of(given, [(2, 3)]), square)

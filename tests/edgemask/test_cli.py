@@ -21,8 +21,9 @@ from PIL import Image
 from synthetic import draw_scene, make_instances, png_header
 
 from edgemask import __version__
-from edgemask.cli import build_parser, common, demo, eval, info, main, predict
+from edgemask.cli import build_parser, common, demo, eval, info, main, predict, results
 from edgemask.errors import OutputError
+from edgemask.images import load_image
 from edgemask.modelpack import bundled_packs
 from edgemask.outputs import FORMATS, coco_results
 
@@ -212,7 +213,7 @@ def test_all_formats(capsys, photo, out, scene):
 
 
 def test_formats_are_those_of_outputs():
-    assert predict._FORMATS == FORMATS
+    assert results.FORMATS == FORMATS
 
 
 def test_overlay_does_not_end_up_in_the_masks(capsys, photo, out, scene):
@@ -288,14 +289,13 @@ def test_only_bad_sources(capsys, tmp_path, out):
 
 def test_image_that_does_not_fit_into_memory(capsys, monkeypatch, tmp_path, photo, out, scene):
     other = str(scene.save(tmp_path / "other.png"))
-    work = predict._predict
 
-    def fail(path, *rest):
+    def fail(path):
         if path == photo:
             raise MemoryError
-        return work(path, *rest)
+        return load_image(path)
 
-    monkeypatch.setattr(predict, "_predict", fail)
+    monkeypatch.setattr("edgemask.images.load_image", fail)
     status, _, err = run(capsys, "predict", photo, other, "--out", out)
     assert status == 1
     one_error(err, photo, "not enough memory")
@@ -367,14 +367,13 @@ def test_interrupt_keeps_what_was_found(capsys, monkeypatch, tmp_path, out):
     folder = tmp_path / "photos"
     for n in range(5):
         draw_scene(seed=n).save(folder / f"{n}.png")
-    work = predict._predict
 
-    def fail(path, *rest):
+    def fail(path):
         if path.endswith("3.png"):
             raise KeyboardInterrupt
-        return work(path, *rest)
+        return load_image(path)
 
-    monkeypatch.setattr(predict, "_predict", fail)
+    monkeypatch.setattr("edgemask.images.load_image", fail)
     status, _, err = run(capsys, "predict", folder, "--out", out, "--format", "coco")
     assert status == 130
     one_error(err, "interrupted")

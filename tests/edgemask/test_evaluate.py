@@ -254,8 +254,8 @@ def test_predictions_of_other_images_or_categories():
         evaluate([detection(BOX["person"], image_id=5)], ONE)
     with pytest.raises(InputError, match=r"categories \[9\] are not in the annotations"):
         evaluate([], ONE, category_ids=[1, 9])
-    with pytest.raises(InputError, match="iou type 'keypoints'"):
-        evaluate([], ONE, ["keypoints"])
+    with pytest.raises(InputError, match="iou type 'poses'"):
+        evaluate([], ONE, ["poses"])
     boxes_only = {k: v for k, v in detection(BOX["person"]).items() if k != "segmentation"}
     assert evaluate([boxes_only], ONE, ["bbox"])["bbox"]["AP"] == pytest.approx(1)
     with pytest.raises(InputError, match="no segmentation"):

@@ -209,6 +209,20 @@ def test_resize_averages_when_it_shrinks() -> None:
     assert np.abs(small.astype(int) - 128).max() <= 3
 
 
+@pytest.mark.parametrize(
+    ("height", "width"), [(1501, 1999), (641, 3000), (3000, 700), (1280, 1664), (128, 160)]
+)
+def test_resize_of_large_images_is_that_of_pillow(height: int, width: int) -> None:
+    rgb = np.random.default_rng(height).integers(0, 256, (height, width, 3), np.uint8)
+    size = InputSize((height, width), (160, 192))
+    small = resize(rgb, size)
+    picture = Image.fromarray(rgb)
+    expected = picture.resize((192, 160), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    np.testing.assert_array_equal(small, np.asarray(expected))
+    slow = np.asarray(picture.resize((192, 160), Image.Resampling.BILINEAR)).astype(int)
+    assert np.abs(small - slow).mean() < 3  # noise is the worst there is
+
+
 def test_resize_of_views() -> None:
     image = np.random.default_rng(0).integers(0, 256, (90, 120, 3)).astype(np.uint8)
     size = InputSize((45, 60), (32, 32))

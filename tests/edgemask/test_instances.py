@@ -169,3 +169,10 @@ def test_without_supervision(monkeypatch):
     with pytest.raises(RuntimeUnavailable, match="pip install supervision") as caught:
         three().to_supervision()
     assert isinstance(caught.value, ImportError)
+
+
+def test_empty_of_a_pack_with_keypoints():
+    assert Instances.empty(20, 30).keypoints is None
+    posed = Instances.empty(20, 30, keypoints=True)
+    assert posed.keypoints.shape == (0, 17, 3)
+    assert posed.to_dict()["instances"] == []

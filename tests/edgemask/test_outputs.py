@@ -251,3 +251,17 @@ def test_image_ids():
     assert image_ids(["a/1.jpg", "b/1.jpg"]) == [1, 2]
     assert image_ids(["7.jpg", "photo.jpg"]) == [1, 2]
     assert image_ids([]) == []
+
+
+def test_coco_results_have_keypoints_as_pixel_indices():
+    """The centre of pixel 3 is at 3.5 here and at 3 in COCO."""
+    instances = make_instances(np.ones((2, 10, 12), bool), [0.9, 0.8])
+    points = np.zeros((2, 17, 3), np.float32)
+    points[0] = [3.5, 7.25, 0.123456]
+    instances.keypoints = points
+    person, other = coco_results(instances, 5)
+    assert person["keypoints"] == [3.0, 6.75, 0.1235] * 17
+    assert "keypoints" not in other  # all scores are 0: its class has none
+    json.dumps(person)
+    instances.keypoints = None
+    assert "keypoints" not in coco_results(instances, 5)[0]

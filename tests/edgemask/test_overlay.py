@@ -207,3 +207,22 @@ def test_scenes_of_many_kinds():
 
 def test_draw_is_exported():
     assert edgemask.draw is draw
+
+
+def test_keypoints_are_drawn_above_a_score():
+    rgb = np.full((120, 160, 3), 90, np.uint8)
+    masks = np.zeros((1, 120, 160), bool)
+    masks[0, 20:100, 40:120] = True
+    instances = make_instances(masks)
+    plain = draw(rgb, instances, labels=False)
+    points = np.zeros((1, 17, 3), np.float32)
+    points[0, [7, 9]] = [[60.5, 60.5, 0.6], [100.5, 60.5, 0.6]]  # left elbow and wrist
+    instances.keypoints = points
+    posed = draw(rgb, instances, labels=False)
+    rows, columns = np.nonzero((posed != plain).any(axis=2))
+    assert 50 < rows.min() < rows.max() < 70
+    assert 50 < columns.min() < 60
+    assert 100 < columns.max() < 110
+    np.testing.assert_array_equal(draw(rgb, instances, labels=False, keypoint_score=0.7), plain)
+    with pytest.raises(InputError, match="keypoint_score is 2"):
+        draw(rgb, instances, keypoint_score=2)

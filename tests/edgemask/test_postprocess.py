@@ -197,6 +197,41 @@ def test_quantized_detections() -> None:
     np.testing.assert_allclose(found.scores, [1 / (1 + np.exp(-2))], atol=1e-6)
 
 
+def test_softmax_has_the_background_first() -> None:
+    settings = SETTINGS | {"activation": "softmax"}
+    shares = np.array([[0.1, 0.6, 0.3], [0.9, 0.05, 0.05], [0.2, 0.1, 0.7]], np.float32)
+    logits = np.log(shares) + np.array([[3], [-100], [1000]], np.float32)  # any offset
+    found = detections(
+        logits, np.zeros((3, 4), np.float32), plain, ROIS, settings, HEIGHT, WIDTH, 0.5, 9
+    )
+    np.testing.assert_array_equal(found.boxes, ROIS[[2, 0]])
+    np.testing.assert_array_equal(found.classes, [1, 0])
+    np.testing.assert_allclose(found.scores, [0.7, 0.6], atol=1e-4)
+
+
+def test_quantized_softmax() -> None:
+    params = {"logits": (0.1, 10), "deltas": (0.5, 3)}
+    logits = np.array([[10, 30]], np.int8)  # 0 and 2
+    deltas = np.full((1, 4), 3, np.int8)
+    settings = SETTINGS | {"activation": "softmax"}
+    found = detections(
+        logits, deltas, params.__getitem__, ROIS[:1], settings, HEIGHT, WIDTH, 0.5, 9
+    )
+    np.testing.assert_allclose(found.scores, [1 / (1 + np.exp(-2))], atol=1e-6)
+
+
+def test_each_class_has_its_own_box() -> None:
+    settings = SETTINGS | {"class_agnostic": False}
+    logits = np.full((3, 2), -9, np.float32)
+    logits[0] = 1, 2
+    deltas = np.zeros((3, 8), np.float32)
+    deltas[0, 4] = 5  # class 1: half a width to the right
+    found = detections(logits, deltas, plain, ROIS, settings, HEIGHT, WIDTH, 0.5, 9)
+    np.testing.assert_array_equal(found.classes, [1, 0])
+    shift = (ROIS[0, 2] - ROIS[0, 0]) / 2
+    np.testing.assert_allclose(found.boxes, ROIS[[0, 0]] + [[shift, 0, shift, 0], [0] * 4])
+
+
 # masks
 
 

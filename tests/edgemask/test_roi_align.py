@@ -74,6 +74,35 @@ def test_int8_float_and_batch_axis_are_the_same(chosen):
     np.testing.assert_array_equal(batch, got)
 
 
+@pytest.mark.parametrize("size", [7, 14])
+def test_exact_has_no_rounding(size):
+    """Any order of the sums gives the same, so float32 equals double precision."""
+    arguments = BOXES, LEVEL_IDS, STRIDES, size, 2, ZERO_POINT
+    got = roi_align(LEVELS, *arguments, exact=True)
+    np.testing.assert_array_equal(got * 2**16, np.rint(got * 2**16))
+    flipped = [np.ascontiguousarray(level[::-1, ::-1]) for level in LEVELS]
+    # The mirror image adds the same numbers in the opposite order.
+    width = np.array([level.shape[1] for level in LEVELS])[LEVEL_IDS] * np.array(STRIDES)[LEVEL_IDS]
+    height = (
+        np.array([level.shape[0] for level in LEVELS])[LEVEL_IDS] * np.array(STRIDES)[LEVEL_IDS]
+    )
+    x0, y0, x1, y1 = np.rint(BOXES).T
+    straight = np.stack([x0, y0, x1, y1], axis=1).astype(np.float32)
+    mirrored = np.stack([width - x1, height - y1, width - x0, height - y0], 1).astype(np.float32)
+    settings = LEVEL_IDS, STRIDES, 8, 2, 0  # bins of a power of two: no rounding in the positions
+    a = roi_align(LEVELS, straight, *settings, exact=True)
+    b = roi_align(flipped, mirrored, *settings, exact=True)
+    np.testing.assert_array_equal(a, b[:, ::-1, ::-1])
+
+
+def test_exact_is_close():
+    arguments = BOXES, LEVEL_IDS, STRIDES, 7, 2, ZERO_POINT
+    moved = roi_align(LEVELS, *arguments, exact=True) - roi_align(LEVELS, *arguments)
+    span = max(int(level.max()) - int(level.min()) for level in LEVELS)
+    # Positions move by 1/256 of a cell at most, along each axis.
+    assert 0 < np.abs(moved).max() <= span * 2 / 256
+
+
 def test_boxes_do_not_influence_each_other():
     together = roi_align(LEVELS, BOXES, LEVEL_IDS, STRIDES, 7, 2)
     for n in range(len(BOXES)):

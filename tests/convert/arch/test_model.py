@@ -1,15 +1,19 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import keras
 import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
+from edgemask_convert.arch.heads import keypoint_head
 from edgemask_convert.arch.layers import DepthToSpace2x, FlattenRoI, NearestUpsample2x
-from edgemask_convert.config import from_dict
+from edgemask_convert.config import from_dict, load_config
 
 from ..conftest import TINY
+
+CONFIGS = Path(__file__).resolve().parents[3] / "convert" / "configs"
 
 
 def test_nearest_upsample() -> None:
@@ -109,3 +113,23 @@ def test_frozen_blocks(tiny_model: Any) -> None:
     trainable = {layer.name for layer in tiny_model.first_stage.layers if layer.trainable}
     assert "block_1_project" not in trainable
     assert "block_2_project" in trainable
+
+
+def test_keypoint_head_of_the_pose_pack_is_cheap() -> None:
+    """At most 40 million multiply-accumulates a person, as the people pack has no more to spare."""
+    config = load_config(CONFIGS / "people-pose.toml").model
+    points = config.keypoint_head
+    head = keypoint_head(
+        points.output_size, config.neck.channels, points.width, points.blocks, points.kernel,
+        points.up_channels, 17,
+    )  # fmt: skip
+    assert head.output["logits"].shape == (None, 28, 28, 17)
+    total = 0
+    for layer in head.layers:
+        if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
+            continue
+        rows, columns, channels = layer.output.shape[1:]
+        height, width, inputs, _ = layer.kernel.shape
+        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
+        total += rows * columns * channels * height * width * (1 if depthwise else inputs)
+    assert 30e6 < total <= 40e6

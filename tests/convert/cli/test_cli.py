@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from edgemask_convert.checkpoint import save_arrays
 from edgemask_convert.cli import VERBS, main
 from edgemask_convert.cli.common import calibration_paths
+from edgemask_convert.config import from_dict
 from edgemask_convert.packfile import write_pack
 from synthetic import small_manifest
 
@@ -106,6 +108,40 @@ def test_checkpoint_errors(tmp_path: Path, capsys: Capture) -> None:
         capsys, "evaluate", tmp_path / "no.zip", "--annotations", "no.json", "--images", tmp_path
     )
     assert "no.json" in text
+
+
+def test_train_does_not_go_on_with_another_dataset(
+    coco: Coco, tmp_path: Path, capsys: Capture
+) -> None:
+    coco.image(1)
+    coco.add(1, [5, 5, 10, 10])
+    coco.load()
+    checkpoint = tmp_path / "run" / "checkpoint.npz"
+    settings = {"model": {"backbone": {"alpha": 0.35}}}
+    header = {"config": from_dict(settings).to_dict(), "data": {"sha256": "0", "images": 1}}
+    save_arrays(checkpoint, {}, header)
+    before = checkpoint.read_bytes()
+    command = ["train", "--annotations", coco.path, "--images", coco.folder, "--out"]
+    command += [checkpoint.parent, "--set", "model.backbone.alpha=0.35"]
+    text = fails(capsys, *command, "--set", "train.seed=2")
+    assert "its run changed: the annotation file is another one; train.seed was 1, is 2" in text
+    assert "another --out (--start-from" in text
+    assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.npz"]
+    assert checkpoint.read_bytes() == before
+
+
+def test_options_that_do_not_go_together(tmp_path: Path, capsys: Capture) -> None:
+    quantize = ["quantize", "model.npz", "--out", tmp_path / "x.zip"]
+    assert "int8 needs --images" in fails(capsys, *quantize)
+    text = fails(capsys, *quantize, "--format", "float16", "--report", "r.md")
+    assert "there is nothing in float16" in text
+    text = fails(capsys, *quantize, "--images", tmp_path, "--report", "r.txt")
+    assert "give a name that ends in .json or .md" in text
+    teach = ["teach", "--teacher", "pack:people", "--images", tmp_path, "--annotations", "a.json"]
+    assert "leave out --ray" in fails(capsys, *teach, "--measure", "--ray", "auto")
+    evaluate = ["evaluate", "people", "--images", tmp_path, "--annotations", tmp_path / "a.json"]
+    (tmp_path / "a.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert "--ray-cpus is 0" in fails(capsys, *evaluate, "--ray-cpus", 0)
 
 
 def test_verify_says_what_failed(small_pack: Path, tmp_path: Path, capsys: Capture) -> None:

@@ -30,7 +30,7 @@ def dataset(coco: Any) -> Any:
     coco.image(2, labeled_cats=[2], license="CC0")
     coco.image(3)
     coco.image(4, labeled_cats=[1, 2], exhaustive=0)
-    coco.add(1, [2, 3, 10, 10], [], keypoints=[1, 2, 3])
+    coco.add(1, [2, 3, 10, 10], [], keypoints=[0] * 51)
     coco.add(3, [2, 3, 10, 10])
     coco.path.write_text(json.dumps(coco.data))
     return coco
@@ -59,7 +59,7 @@ def test_the_finished_file(dataset: Any, fake_teacher: Any, tmp_path: Path) -> N
     data = json.loads(out.read_text())
     assert [path.name for path in out.parent.iterdir()] == ["taught.json"]
     filled, untouched, *added = data["annotations"]
-    assert filled["keypoints"] == [1, 2, 3]
+    assert filled["keypoints"] == [0] * 51
     assert filled["soft_mask"]["size"] == 4
     assert "soft_mask" not in untouched
     assert [(a["id"], a["image_id"], a["bbox"]) for a in added] == [

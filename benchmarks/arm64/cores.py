@@ -1,6 +1,6 @@
 """Make an emulated process believe that it runs on a Raspberry Pi.
 
-    python benchmarks/arm64/boards.py ROOT cortex-a72
+    python benchmarks/arm64/cores.py ROOT cortex-a72
 
 XNNPACK chooses its kernels by what /proc/cpuinfo and /sys/devices/system/cpu say, and under qemu 7
 it would read those of the x86 host and crash. Files below the folder that ``qemu -L`` is given come

@@ -1,0 +1,54 @@
+"""``edgemask-convert split``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from .common import formatted
+
+EXAMPLE = """example:
+  edgemask-convert split annotations.json --dev 0.2 --out data
+
+writes data/train.json and data/dev.json. The images stay where they are.
+"""
+
+
+def add_parser(verbs) -> None:
+    """Declare the verb."""
+    parser = formatted(verbs, "split", "divide a dataset into one to train and one to measure on",
+                       EXAMPLE)  # fmt: skip
+    parser.add_argument("annotations", type=Path, help="COCO JSON")
+    parser.add_argument("--dev", type=float, default=0.2, metavar="SHARE",
+                        help="share of the images to measure on [%(default)s]")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="another seed, another division "
+                        "[%(default)s]")  # fmt: skip
+    parser.add_argument("--by-folder", action="store_true",
+                        help="keep the images of a folder, such as the frames of a video, "
+                        "together")  # fmt: skip
+    parser.add_argument("--crowds-as-objects", action="store_true",
+                        help="set iscrowd to 0 everywhere; CVAT exports painted masks as "
+                        "crowds")  # fmt: skip
+    parser.add_argument("--out", required=True, type=Path, help="folder for train.json, dev.json")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Divide and say how the classes are spread."""
+    from edgemask.evaluate import load_annotations
+    from edgemask.outputs import write_json
+
+    from ..split import split_dataset
+
+    data = load_annotations(options.annotations)
+    parts = split_dataset(
+        data, options.dev, options.seed, options.by_folder, options.crowds_as_objects
+    )
+    for name, part in zip(("train", "dev"), parts, strict=True):
+        path = options.out / f"{name}.json"
+        write_json(path, part)
+        print(f"{path}: {len(part['images'])} images, {len(part['annotations'])} objects")
+    for category in data["categories"]:
+        counts = [sum(a["category_id"] == category["id"] for a in p["annotations"]) for p in parts]
+        print(f"  {category['id']:>4} {category['name']:20} {counts[0]:6} {counts[1]:6}")
+    return 0

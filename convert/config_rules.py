@@ -1,0 +1,105 @@
+"""Rules between values of a configuration that are valid one by one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .config import Config, ModelConfig
+
+KINDS = {"mobilenet_v2": {"p2", "p3", "p4", "p5"}, "maskrcnn2go": {"c4"}}  # with their features
+STAGES = ("backbone", "box_head", "mask_head", "keypoint_head")
+
+
+def first_problem(config: Config) -> str | None:
+    """What would only fail deep inside the network or after hours, or None."""
+    model, train = config.model, config.train
+    problems = {
+        "augment.crop must be a multiple of 32, at least 32": (
+            config.augment.crop % 32 != 0 or config.augment.crop < 32
+        ),
+        "model.classes must be distinct ids, at least one": (
+            not model.classes or len(set(model.classes)) != len(model.classes)
+        ),
+        "model.backbone.last_block must be 13 to 16": not 13 <= model.backbone.last_block <= 16,
+        "model.backbone.kind must be mobilenet_v2 or maskrcnn2go": (
+            model.backbone.kind not in KINDS
+        ),
+        "model.box_head.activation must be sigmoid or softmax": (
+            model.box_head.activation not in ("sigmoid", "softmax")
+        ),
+        "model.rpn.anchor_boxes must be lists of x0, y0, x1, y1 with x0 < x1 and y0 < y1": not all(
+            len(box) == 4 and box[0] < box[2] and box[1] < box[3] for box in model.rpn.anchor_boxes
+        ),
+        "train.batch_size must be 1 or more": train.batch_size < 1,
+        "train.only must name some of backbone, box_head, mask_head, keypoint_head, none twice": (
+            not set(train.only) <= set(STAGES) or len(set(train.only)) != len(train.only)
+        ),
+        "model.keypoint_head.blocks must be 0 or more": model.keypoint_head.blocks < 0,
+        "train.only has keypoint_head, but model.keypoint_head.blocks is 0": (
+            "keypoint_head" in train.only and not model.keypoint_head.blocks
+        ),
+        "model.keypoint_head.class_id must be one of model.classes": (
+            bool(model.keypoint_head.blocks) and model.keypoint_head.class_id not in model.classes
+        ),
+        "model.keypoint_head.box_scale must be 1 to 4": (
+            not 1 <= model.keypoint_head.box_scale <= 4
+        ),
+        "train.keypoint_sigma must be 0 to 2 cells": not 0 <= train.keypoint_sigma <= 2,
+        "train.keypoint_rois must be at most train.rois_per_image": (
+            train.keypoint_rois > train.rois_per_image
+        ),
+        "train.mask_rois must be at most train.rois_per_image": (
+            train.mask_rois > train.rois_per_image
+        ),
+        "train.rois_per_image must be at most train.proposals": (
+            train.rois_per_image > train.proposals
+        ),
+        "train.positive_rois must be at most train.rois_per_image": (
+            train.positive_rois > train.rois_per_image
+        ),
+    }
+    problems |= _network_problems(model)
+    maps = KINDS.get(model.backbone.kind, set())
+    heads = STAGES[1:3] if model.backbone.kind == "maskrcnn2go" else STAGES[1:]
+    for name in heads:
+        head = getattr(model, name)
+        known = set(head.features) <= maps
+        problems[f"model.{name}.features must be some of {', '.join(sorted(maps))}"] = (
+            not head.features or not known
+        )
+        problems[f"model.{name}.level_thresholds must have one entry fewer than its features"] = (
+            len(head.level_thresholds) != len(head.features) - 1
+        )
+    problems["model.box_head.box_weights must be four positive numbers"] = (
+        len(model.box_head.box_weights) != 4 or min(model.box_head.box_weights) <= 0
+    )
+    return next((problem for problem, found in problems.items() if found), None)
+
+
+def _network_problems(model: ModelConfig) -> dict[str, bool]:
+    """Rules that depend on the kind of the network."""
+    parts = {
+        "backbone": model.backbone.expansions,
+        "rpn": model.rpn.expansions,
+        "box_head": model.box_head.expansions,
+        "mask_head": model.mask_head.expansions,
+    }
+    second = model.backbone.kind == "maskrcnn2go"
+    trunk = "one of its 13 blocks" if second else "block 1..last_block"
+    counts = {"backbone": (13 if second else model.backbone.last_block, trunk)}
+    for name, blocks in (("rpn", 3), ("box_head", 4), ("mask_head", 4)):
+        counts[name] = (blocks if second else 0, f"one of its {blocks} blocks, with maskrcnn2go")
+    problems = {
+        f"model.{name}.expansions must have one positive entry for each {what}": (
+            len(parts[name]) not in (0, count) or min(parts[name], default=1) < 1
+        )
+        for name, (count, what) in counts.items()
+    }
+    problems["model.rpn.anchor_boxes and model.backbone.kind = 'maskrcnn2go' need each other"] = (
+        second != bool(model.rpn.anchor_boxes)
+    )
+    problems["model.keypoint_head.blocks must be 0 with model.backbone.kind = 'maskrcnn2go'"] = (
+        second and model.keypoint_head.blocks > 0
+    )
+    return problems

@@ -256,7 +256,9 @@ def test_folders_of_hosts_keep_their_dots(capsys, monkeypatch, out):
 @pytest.mark.skipif(not hasattr(signal, "SIGINT"), reason="needs signals")
 def test_ctrl_c_stops_a_camera_and_keeps_the_results(tmp_path):
     script = (
-        "import sys; from types import SimpleNamespace as N;"
+        "import signal, sys; from types import SimpleNamespace as N;"
+        # A shell's background jobs, and all their children, are started with SIGINT ignored.
+        "signal.signal(signal.SIGINT, signal.default_int_handler);"
         "from edgemask.cli import common, main; from synthetic import FakeSegmenter;"
         "pack = N(name='fake', version='1', sha256='0', class_ids=(1,), class_names={1: 'person'});"
         "common.make_segmenter = lambda *_: FakeSegmenter(pack);"

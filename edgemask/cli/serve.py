@@ -120,6 +120,7 @@ def run(options: argparse.Namespace) -> int:
         cleanup.callback(notifier.stopping)
         engine.start()
         server.start()
+        notifier.status("opening the source")
         notifier.ready()
         print(_greeting(host, server.port, token, first), flush=True)
         supervise(engine, uri, notifier, stopped, common.report_warning)

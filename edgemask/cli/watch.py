@@ -73,6 +73,7 @@ def run(options: argparse.Namespace) -> int:
         cleanup.callback(notifier.stopping)
         (watcher,) = (sink for sink in sinks if isinstance(sink, Watcher))
         engine.start()
+        notifier.status("opening the source")
         notifier.ready()
         threading.Thread(target=_stop_after, args=(watcher, stopped), daemon=True).start()
         supervise(engine, uri, notifier, stopped, common.report_warning)

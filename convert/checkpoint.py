@@ -120,7 +120,7 @@ def check_same_run(
     config : Config
         What the command asks for now; `FREE_KEYS` may differ.
     data : dict
-        ``sha256`` of the annotations and number of ``images``, now.
+        ``sha256`` of the annotations, number of ``images``, and the sha256 of a ``teacher``, now.
     path : path
         The checkpoint, for the message.
 
@@ -143,6 +143,8 @@ def check_same_run(
         changes.insert(0, "the annotation file is another one")
     elif recorded.get("images", data["images"]) != data["images"]:
         changes.insert(0, f"images to train on were {recorded['images']}, are {data['images']}")
+    if recorded.get("teacher", data.get("teacher")) != data.get("teacher"):
+        changes.insert(0, "--distill names another teacher, or none")
     if changes:
         raise CheckpointError(
             f"{path} cannot go on, because its run changed: {'; '.join(changes)}. Change it back, "

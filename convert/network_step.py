@@ -12,7 +12,7 @@ from .arch.layout import anchors_per_cell, network_anchors
 from .arch.model import MaskRCNN
 from .config import Config
 from .distill import Distillation, own_deltas, own_masks
-from .distribution import image_noise, total
+from .distribution import total
 from .roi_tf import crop_bitmaps, roi_align
 from .targets import assign_anchors, assign_by_iou, head_rois, heatmaps, sample_rois
 
@@ -184,24 +184,10 @@ class StepLosses:
         """Masks learn on refined boxes and proposals alike: at run time they see refined ones."""
         cfg, t = self.config.model, self.config.train
         size = float(self.config.augment.crop)
-        b = tf.shape(sample.boxes)[0]
-        refined = tf.reshape(tf.stop_gradient(refined), (b, -1, 4))
-        refined = bx.clip(refined, size, size)
-        matched = tf.gather(batch["boxes"], sample.matched, batch_dims=1)
-        noise = image_noise(tf.shape(sample.positive), seed + 1)
-        use_refined = (noise < 0.5) & (bx.iou(refined, matched) >= 0.5)
-        boxes = tf.where(use_refined[..., None], refined, sample.boxes)
-
-        has_mask = tf.gather(batch["has_mask"], sample.matched, batch_dims=1) * sample.positive
-        rank = has_mask * (1.0 + image_noise(tf.shape(has_mask), seed + 2))
-        chosen = tf.math.top_k(rank, t.mask_rois)
-        weight = tf.reshape(tf.cast(chosen.values >= 1.0, tf.float32), (-1,))
-        boxes = tf.gather(boxes, chosen.indices, batch_dims=1)
-        matched = tf.gather(sample.matched, chosen.indices, batch_dims=1)
-        # Empty slots would be degenerate boxes; a harmless one keeps shapes static.
-        empty = tf.reshape(weight, (b, -1, 1)) == 0
-        boxes = tf.where(empty, tf.constant([0.0, 0.0, 32.0, 32.0]), boxes)
-
+        boxes, matched, weight = head_rois(
+            sample, refined, batch["boxes"], batch["has_mask"], size, t.mask_rois, seed + 1
+        )
+        weight = tf.reshape(weight, (-1,))
         features = self._pool(pyramid, cfg.mask_head, boxes)
         training = training and "mask_head" in self.trained
         logits = self.model.mask_head(features, training=training)["logits"]

@@ -4,7 +4,8 @@ A channel of a MobileNetV2 expansion, of the pyramid or of a head is worth what 
 read it get from it: the variance of its activation times the squared weights that read it
 (after Luo et al. 2017, ThiNet, and Molchanov et al. 2017, without their greedy or gradient
 parts). The channels worth least per multiply-accumulate go; the mean of what goes is added to
-the bias of the layer that read it, so the network that remains starts near the old one.
+the bias of the layer that read it. What remains is a start for training and no result: after deep
+cuts it finds nothing by itself.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ that config and --start-from start.npz. Without --trunk-mmac the config's own ex
 
 A network of the kind maskrcnn2go has four parts, trunk, rpn, box_head and mask_head; --budget gives
 each what it may cost, the heads' for one region:
-  edgemask-convert prune --checkpoint coco80-wide.npz --config coco80.toml --images images \
+  edgemask-convert prune --checkpoint coco80-wide.npz --config coco80.toml --images images \\
       --budget trunk=900 --budget rpn=180 --budget box_head=7.4 --budget mask_head=26 --out n.npz
 """
 

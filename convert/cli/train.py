@@ -93,10 +93,18 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     with strategy.scope():
         model = build_model(config.model)
         trainer = Trainer(model, config, steps, _distillation(options, config, model))
-    digest = hashlib.sha256(Path(options.annotations).read_bytes()).hexdigest()
+    digest, teacher = (
+        path and hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in (options.annotations, options.distill)
+    )
     header = {
         "classes": [{"id": c, "name": data.category_names[c]} for c in data.classes],
-        "data": {"annotations": data.path.name, "sha256": digest, "images": len(records)},
+        "data": {
+            "annotations": data.path.name,
+            "sha256": digest,
+            "images": len(records),
+            "teacher": teacher,
+        },
         "total_steps": steps,
     }
     _initialize(trainer, options, header["data"], say=print if chief else lambda text: None)

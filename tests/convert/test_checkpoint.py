@@ -163,6 +163,15 @@ def test_a_changed_run_does_not_go_on(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("now", [None, "ef"])
+def test_a_run_keeps_its_teacher(now: str | None) -> None:
+    header = saved_header()
+    header["data"] = DATA | {"teacher": "cd"}
+    check_same_run(header, from_dict({}), DATA | {"teacher": "cd"}, "c.npz")
+    with pytest.raises(CheckpointError, match="--distill names another teacher, or none"):
+        check_same_run(header, from_dict({}), DATA | {"teacher": now}, "c.npz")
+
+
 def test_header_alone(tmp_path: Path) -> None:
     save_arrays(tmp_path / "x.npz", ARRAYS, {"step": 7})
     assert load_header(tmp_path / "x.npz") == {"step": 7}

@@ -94,8 +94,13 @@ class Pipeline:
         score_threshold: float = 0.5,
         max_detections: int = 20,
         short_side: int | None = None,
+        max_proposals: int | None = None,
     ) -> Instances:
-        """Segment one image, uint8 RGB (H, W, 3)."""
+        """Segment one image, uint8 RGB (H, W, 3).
+
+        The box head looks at the best `max_proposals` regions, 1 or more; None is as many as the
+        pack says, and more than that never are.
+        """
         clock = _Clock(self._now)
         spec = self.manifest["input"]
         size = fit_input(
@@ -108,7 +113,7 @@ class Pipeline:
         clock.lap("backbone")
         rois = proposals(
             features, self.stages["backbone"].quantization, self.manifest["rpn"], *size.network
-        )
+        )[:max_proposals]  # they come best first
         clock.lap("proposals")
         found = self._box_stage(features, rois, size, score_threshold, max_detections, clock)
         instances = self._mask_stage(features, found, size, score_threshold, clock)

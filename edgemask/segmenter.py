@@ -37,6 +37,9 @@ class Segmenter:
     short_side : int, optional
         Shorter side of the network's input in pixels; None takes the pack's. Larger finds
         smaller objects and takes longer.
+    max_proposals : int, optional
+        At most this many regions of the image are looked at closely, 1 or more; None, and whatever
+        is larger, is the pack's ``post_nms``. Fewer are quicker and miss people in a crowd.
 
     Attributes
     ----------
@@ -68,6 +71,7 @@ class Segmenter:
         score_threshold: float = 0.5,
         max_detections: int = 20,
         short_side: int | None = None,
+        max_proposals: int | None = None,
     ) -> None:
         if not _within(score_threshold, numbers.Real, 0, 1):
             raise InputError(f"score_threshold is {score_threshold!r}; give a number from 0 to 1")
@@ -75,6 +79,8 @@ class Segmenter:
             raise InputError(
                 f"max_detections is {max_detections!r}; give a whole number, 1 or more"
             )
+        if max_proposals is not None and not _within(max_proposals, numbers.Integral, 1, math.inf):
+            raise InputError(f"max_proposals is {max_proposals!r}; give a whole number, 1 or more")
         self.pack = model if isinstance(model, ModelPack) else load_pack(model)
         stride = self.pack.input["stride"]
         if short_side is not None and not _within(short_side, numbers.Integral, stride, 4096):
@@ -85,6 +91,7 @@ class Segmenter:
         self.score_threshold = float(score_threshold)
         self.max_detections = int(max_detections)
         self.short_side = None if short_side is None else int(short_side)
+        self.max_proposals = None if max_proposals is None else int(max_proposals)
         self.stages = {
             name: Stage(content, self.pack.stage_spec(name), self.threads, name=name)
             for name, content in self.pack.stages.items()
@@ -111,7 +118,11 @@ class Segmenter:
             A path that cannot be read as an image.
         """
         return self._pipeline(
-            as_rgb(image), self.score_threshold, self.max_detections, self.short_side
+            as_rgb(image),
+            self.score_threshold,
+            self.max_detections,
+            self.short_side,
+            self.max_proposals,
         )
 
     @property

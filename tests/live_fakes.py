@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -119,16 +120,21 @@ class SlowSegmenter:
     score_threshold: float = 0.5
     max_detections: int = 20
     short_side: int | None = None
+    max_proposals: int | None = None
+    name: str = "fake"
+    own_short_side: int = 320
     timings: dict[str, float] = field(default_factory=lambda: {"backbone": 1.0, "total": 2.0})
     seen: list[tuple[int, int, int | None]] = field(default_factory=list)
 
     @property
     def pack(self) -> Any:
-        class Pack:
-            name, version, sha256 = "fake", "1", "0" * 64
-            input = {"stride": 32, "short_side": 320}  # noqa: RUF012
-
-        return Pack()
+        return SimpleNamespace(
+            name=self.name,
+            version="1",
+            sha256="0" * 64,
+            input={"stride": 32, "short_side": self.own_short_side},
+            rpn={"post_nms": 50},
+        )
 
     def __call__(self, rgb: Any) -> Instances:
         number = int(rgb[0, 0, 0])

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgemask.cli import common
+from edgemask.cli.running import add_source, running, with_options
 
 if TYPE_CHECKING:
+    from edgemask.live.engine import Engine
     from edgemask.settings import Settings
 
 HELP = "show a camera with its instances on a web page"
@@ -19,12 +21,7 @@ EXAMPLE = "edgemask serve camera:0 --host 0.0.0.0 --max-fps 10 --max-temp 75"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument(
-        "source",
-        metavar="SRC",
-        nargs="?",
-        help="camera:0, /dev/video0, rtsp://…, a video, a folder, synthetic: (default: camera:0)",
-    )
+    add_source(parser, "camera:0")
     parser.add_argument(
         "--score",
         type=common.score,
@@ -88,49 +85,27 @@ def _between(low: float, high: float) -> Any:
 
 def run(options: argparse.Namespace) -> int:
     """Serve until SIGTERM or Ctrl-C."""
-    from edgemask.live.engine import Engine
-    from edgemask.live.notify import Notifier
-    from edgemask.live.service import longest_pause, stop_signals, supervise
     from edgemask.serve.server import Server
-    from edgemask.sinks import start_sinks
 
     settings = _settings(options)
-    host, uri = settings.serve.host, settings.source.uri
-    notifier = Notifier()
-    with stop_signals() as stopped, contextlib.ExitStack() as cleanup:
-        token, first = _token(settings)
-        segmenter = common.make_segmenter(
-            options, settings.model.score, settings.model.max_detections
-        )
-        engine = Engine(
-            uri,
-            segmenter,
-            max_fps=settings.pace.max_fps,
-            max_temp=settings.pace.max_temp,
-            backoff=(0.5, longest_pause(notifier.watchdog_seconds)),
-        )
-        server = Server(engine, host=host, port=settings.serve.port, token=token)
-        cleanup.callback(server.stop)
-        classes = segmenter.pack.class_names.values()
-        for sink in reversed(
-            start_sinks(engine, settings, classes=classes, report=common.report_warning)
-        ):
-            cleanup.callback(sink.stop)
-        cleanup.callback(engine.stop)
-        cleanup.callback(notifier.stopping)
-        engine.start()
-        server.start()
-        notifier.status("opening the source")
-        notifier.ready()
-        print(_greeting(host, server.port, token, first), flush=True)
-        supervise(engine, uri, notifier, stopped, common.report_warning)
+    host, port = settings.serve.host, settings.serve.port
+    token, first = _token(settings)
+    servers: list[Server] = []
+
+    def serve(engine: Engine) -> Callable[[], object]:
+        servers.append(Server(engine, host=host, port=port, token=token))
+        return servers[0].stop
+
+    with running(settings, choice=True, beside=serve) as program:
+        program.start()
+        servers[0].start()
+        print(_greeting(host, servers[0].port, token, first), flush=True)
+        program.supervise()
     return 0
 
 
 def _settings(options: argparse.Namespace) -> Settings:
-    """Return the configuration with the command line laid over it, and complete the options."""
-    import dataclasses
-
+    """Return the configuration with the command line laid over it."""
     from edgemask.settings import Settings, load_settings
 
     settings = load_settings(options.config) if options.config else Settings()
@@ -145,13 +120,7 @@ def _settings(options: argparse.Namespace) -> Settings:
         "pace": {"max_fps": options.max_fps, "max_temp": options.max_temp},
         "serve": {"host": options.host, "port": options.port, "token_file": options.token_file},
     }
-    for table, values in given.items():
-        known = {name: value for name, value in values.items() if value is not None}
-        merged = dataclasses.replace(getattr(settings, table), **known)
-        settings = dataclasses.replace(settings, **{table: merged})
-    options.model, options.threads = settings.model.pack, settings.model.threads
-    options.short_side = settings.model.short_side
-    return settings
+    return with_options(settings, given)
 
 
 def _token(settings: Settings) -> tuple[str | None, bool]:

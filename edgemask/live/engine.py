@@ -10,16 +10,20 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from edgemask.errors import InputError
 from edgemask.live import tuning
 from edgemask.live.board import Board, read_board
 from edgemask.live.capture import Arrival, Capture, Demand, opener_of, shown_name
 from edgemask.live.governor import LADDER, GovernorState, advance
 from edgemask.live.mailbox import Mailbox
+from edgemask.live.models import Models
 from edgemask.live.result import Subscription
 from edgemask.live.tally import Tally
+from edgemask.live.tuning import Tuning
 
 if TYPE_CHECKING:
     from edgemask.sources import Source
@@ -27,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Engine"]
 
 _STOP_SECONDS = 1.8
+_LOOK_SECONDS = 0.5  # without a frame, until the settings are looked at
 
 
 class Engine:
@@ -39,8 +44,13 @@ class Engine:
         the source has failed.
     segmenter : callable
         A Segmenter, or anything that turns an image into Instances. Only the engine's thread calls
-        it. Of the attributes `score_threshold`, `max_detections` and `short_side`, those it has
-        can be changed by :meth:`configure`.
+        it. Of the attributes `score_threshold`, `max_detections`, `max_proposals` and
+        `short_side`, those it has can be changed by :meth:`configure`.
+    models : mapping of str to callable, optional
+        The models that :meth:`configure` may be told to change to: name → function that returns a
+        new segmenter. None: there is no choice.
+    model : str, optional
+        Name of `segmenter` among them.
     max_fps : float, optional
         Frames per second at most.
     max_temp : float, optional
@@ -67,6 +77,8 @@ class Engine:
         source: str | Callable[[], Source],
         segmenter: Any,
         *,
+        models: Mapping[str, Callable[[], Any]] | None = None,
+        model: str | None = None,
         max_fps: float | None = None,
         max_temp: float | None = None,
         board: Callable[[], Board] = read_board,
@@ -74,11 +86,10 @@ class Engine:
         read_timeout: float = 5.0,
         backoff: tuple[float, float] = (0.5, 30.0),
     ) -> None:
-        self._segmenter = segmenter
+        self._models = Models(segmenter, models, model)
         self._max_temp = max_temp
         self._read_board, self._board_seconds = board, board_seconds
-        self.limits = tuning.limits_of(segmenter)
-        self._settings = self._initial_settings(max_fps)
+        self._tuning = Tuning.of(segmenter, max_fps, self._models.choices, model)
         self._governor = GovernorState()
         self._board: Board | None = None
         self._frames: Mailbox[Arrival] = Mailbox()
@@ -101,14 +112,6 @@ class Engine:
             threading.Thread(target=self._infer, name="edgemask-infer", daemon=True),
             threading.Thread(target=self._watch_board, name="edgemask-board", daemon=True),
         ]
-
-    def _initial_settings(self, max_fps: float | None) -> dict[str, Any]:
-        settings: dict[str, Any] = {"max_fps": max_fps}
-        for name in self.limits.keys() - {"max_fps"}:
-            settings[name] = getattr(self._segmenter, name)
-        if "short_side" in settings and settings["short_side"] is None:
-            settings["short_side"] = self._segmenter.pack.input["short_side"]
-        return tuning.checked(settings, self.limits)
 
     def start(self) -> None:
         """Start the threads; the first attempt to open the source is made by one of them."""
@@ -167,8 +170,10 @@ class Engine:
         Parameters
         ----------
         **values
-            ``score_threshold``, ``max_detections``, ``short_side`` and ``max_fps`` (None for no
-            limit), within :attr:`limits`.
+            ``score_threshold``, ``max_detections``, ``max_proposals``, ``short_side`` and
+            ``max_fps`` (None for no limit), within the bounds in :meth:`status`; and ``model``, one
+            of the names there. A model is loaded by the thread that segments. One that cannot be
+            is not taken: the old one goes on, and the status says why.
 
         Returns
         -------
@@ -180,11 +185,13 @@ class Engine:
         InputError
             One of them is unknown or out of bounds; then none is changed.
         """
-        new = tuning.checked(values, self.limits)
         with self._lock:
-            self._settings = settings = {**self._settings, **new}
+            tuned = self._tuning.changed(values)
+            if self._ended.is_set() and tuned.settings.get("model") != self._models.name:
+                raise InputError("the source has ended, so no other model will run: start again")
+            self._tuning = tuned
         self._woken.set()
-        return dict(settings)
+        return dict(tuned.settings)
 
     @property
     def progress(self) -> int:
@@ -198,7 +205,7 @@ class Engine:
 
     def processing(self, within: float = 10.0) -> bool:
         """Return whether a frame was processed in the last seconds, or as often as allowed."""
-        allowed = self._settings["max_fps"]
+        allowed = self._tuning.settings["max_fps"]
         slowest = 0.0 if allowed is None else 3 / (allowed * self._governor.share.rate)
         age = self._tally.age()
         return age is not None and age < max(within, slowest) and not self._ended.is_set()
@@ -206,10 +213,11 @@ class Engine:
     def status(self) -> dict[str, Any]:
         """Return what is going on, ready for :func:`json.dumps`; what is not known is None."""
         board, state, tally = self._board, self._governor, self._tally.to_dict()
+        tuned = self._tuning
         throttled = None if board is None else board.throttled
         return {
             "source": self._capture.status(),
-            "model": self._model(),
+            "model": self._models.status(),
             **tally,
             "errors": tally["errors"] + self._capture.unread,
             "dropped": self._frames.dropped + self._capture.gaps,
@@ -224,18 +232,12 @@ class Engine:
                 "levels": len(LADDER),
                 "max_temp": self._max_temp,
                 "reason": state.reason or None,
-                "rate": state.share.rate,
+                **asdict(state.share),
             },
-            "settings": dict(self._settings),
-            "effective": tuning.effective(self._settings, state, self.limits),
-            "limits": {name: limit.to_dict() for name, limit in sorted(self.limits.items())},
+            "settings": dict(tuned.settings),
+            "effective": tuning.effective(tuned.settings, state, tuned.limits),
+            "limits": {name: limit.to_dict() for name, limit in sorted(tuned.limits.items())},
         }
-
-    def _model(self) -> dict[str, Any] | None:
-        pack = getattr(self._segmenter, "pack", None)
-        if pack is None:
-            return None
-        return {"name": pack.name, "version": pack.version, "sha256": pack.sha256}
 
     def _watch_board(self) -> None:
         while True:
@@ -253,15 +255,18 @@ class Engine:
         took = 0.0
         try:
             while not self._stopped.is_set():
-                arrival = self._frames.get()
-                if arrival is None:  # the source has ended, or stop() closed it
-                    return
+                arrival = self._frames.get(_LOOK_SECONDS)
+                self._follow_model(arrival)
+                if arrival is None:
+                    if self._frames.finished:  # the source has ended, or stop() closed it
+                        return
+                    continue
                 began = time.monotonic()
-                state, settings = self._governor, self._settings
+                state, tuned = self._governor, self._tuning
                 # What the last frame took is the best guess of when the next one is wanted.
-                pause = tuning.period(took, settings["max_fps"], state.share.rate)
+                pause = tuning.period(took, tuned.settings["max_fps"], state.share.rate)
                 self._demand.expect(began + pause)
-                self._process(arrival, state, settings)
+                self._process(arrival, state, tuned)
                 took = time.monotonic() - began
                 self._rest(began, took)
         finally:
@@ -270,7 +275,8 @@ class Engine:
     def _rest(self, began: float, took: float) -> None:
         """Wait until the next frame is due, which a change of the settings can bring forward."""
         while not self._stopped.is_set():
-            allowed, rate = self._settings["max_fps"], self._governor.share.rate
+            self._follow_model()
+            allowed, rate = self._tuning.settings["max_fps"], self._governor.share.rate
             due = began + tuning.period(took, allowed, rate)
             self._demand.expect(due)
             left = due - time.monotonic()
@@ -279,12 +285,30 @@ class Engine:
             self._woken.wait(left)
             self._woken.clear()
 
-    def _process(self, arrival: Arrival, state: GovernorState, settings: Mapping[str, Any]) -> None:
+    def _follow_model(self, arrival: Arrival | None = None) -> None:
+        """Change to the model that is asked for, if it is another one and it runs."""
+        models, wanted = self._models, self._tuning.settings.get("model")
+        if wanted == models.name or self._stopped.is_set():
+            return
+        rgb = None if arrival is None else arrival.frame.rgb
+        segmenter = models.load(str(wanted), self._tuning, rgb)
+        with self._lock:
+            asked = self._tuning.settings["model"]
+            if segmenter is None:
+                if asked == wanted:  # and nobody has asked for a third one meanwhile
+                    self._tuning = self._tuning.changed({"model": models.name})
+                return
+            # The settings may have changed while it was loaded, too.
+            self._tuning = self._tuning.moved_to(segmenter, str(wanted)).changed({"model": asked})
+            models.take(segmenter, str(wanted))
+
+    def _process(self, arrival: Arrival, state: GovernorState, tuned: Tuning) -> None:
+        segmenter = self._models.segmenter
         try:
-            for name, value in tuning.effective(settings, state, self.limits).items():
-                setattr(self._segmenter, name, value)
-            instances = self._segmenter(arrival.frame.rgb)
-            timings = dict(getattr(self._segmenter, "timings", {}))
+            for name, value in tuning.effective(tuned.settings, state, tuned.limits).items():
+                setattr(segmenter, name, value)
+            instances = segmenter(arrival.frame.rgb)
+            timings = dict(getattr(segmenter, "timings", {}))
         except Exception as error:  # one bad frame must not end a camera
             self._tally.failure(arrival, error)
             return

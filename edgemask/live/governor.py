@@ -2,8 +2,8 @@
 
 A board that reaches its limit lowers its clock and everything on it stutters. The governor takes
 work away earlier and in the order in which it hurts least: first the frame rate, then the number
-of instances, last the size of the network's input. It gives work back one step at a time, and
-later than it took it, so that it does not swing.
+of regions that are looked at and of instances, last the size of the network's input. It gives work
+back one step at a time, and later than it took it, so that it does not swing.
 
 Nothing here reads a clock or a sensor: :func:`advance` is a function of what it is given.
 """
@@ -19,20 +19,22 @@ __all__ = ["LADDER", "GovernorState", "advance"]
 class Share:
     """What part of the full work is allowed, each in (0, 1]."""
 
-    rate: float
-    detections: float
-    short_side: float
+    rate: float = 1.0
+    proposals: float = 1.0
+    detections: float = 1.0
+    short_side: float = 1.0
 
 
 LADDER = (
-    Share(1.0, 1.0, 1.0),
-    Share(0.75, 1.0, 1.0),
-    Share(0.5, 1.0, 1.0),
-    Share(0.35, 1.0, 1.0),
-    Share(0.35, 0.5, 1.0),
-    Share(0.35, 0.25, 1.0),
-    Share(0.35, 0.25, 0.8),
-    Share(0.25, 0.25, 0.65),
+    Share(),
+    Share(0.75),
+    Share(0.5),
+    Share(0.35),
+    Share(0.35, 0.6),
+    Share(0.35, 0.6, 0.5),
+    Share(0.35, 0.4, 0.25),
+    Share(0.35, 0.4, 0.25, 0.8),
+    Share(0.25, 0.4, 0.25, 0.65),
 )
 """The levels, from nothing held back to the least work."""
 

@@ -55,7 +55,7 @@ def supervise(
     report: Callable[[str], None],
     poll: float = 0.5,
 ) -> None:
-    """Feed the watchdog and report trouble with the source until `stopped` is set.
+    """Feed the watchdog and report trouble with source and model until `stopped` is set.
 
     The watchdog is fed when :attr:`Engine.progress` has grown, for three frames' time of a pace
     that was asked for, and after a file has come to its end, when there is nothing left that could
@@ -70,7 +70,7 @@ def supervise(
     notifier : Notifier
     stopped : threading.Event
     report : callable
-        Gets one line when the source's trouble changes.
+        Gets one line when the source's trouble changes, or a model was not taken.
     poll : float
         Seconds between two looks.
 
@@ -79,7 +79,7 @@ def supervise(
     SourceError
         The source cannot be opened, and waiting will not help.
     """
-    progress, said, due = -1, "", 0.0
+    progress, said, refused, due = -1, "", "", 0.0
     while not stopped.wait(poll):
         status = engine.status()
         source = status["source"]
@@ -95,6 +95,10 @@ def supervise(
         if broken and broken != said:
             report(f"{broken} (trying again)")
         said = broken
+        wrong = (status["model"] or {}).get("error") or ""
+        if wrong and wrong != refused:
+            report(wrong)
+        refused = wrong
         if time.monotonic() >= due:
             due = time.monotonic() + _STATUS_SECONDS
             notifier.status(_line(status))

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edgemask.errors import InputError
 from edgemask.live.governor import GovernorState
 
-__all__ = ["Limit", "checked", "effective", "limits_of", "period"]
+__all__ = ["Choice", "Limit", "Limits", "Tuning", "checked", "effective", "limits_of", "period"]
 
 Values = dict[str, Any]
+
+_NOT_OF_THE_SEGMENTER = ("max_fps", "model")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,56 @@ class Limit:
         """Return the bounds as plain Python objects."""
         return asdict(self)
 
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value; InputError, with `name`, if it is of another type or out of bounds."""
+        if value is None and self.optional:
+            return None
+        whole = self.step >= 1
+        right = isinstance(value, int) or (isinstance(value, float) and not whole)
+        if isinstance(value, bool) or not right or not self.low <= value <= self.high:
+            kind = "whole number" if whole else "number"
+            none = ", or null for no limit" if self.optional else ""
+            raise InputError(
+                f"{name} is {_shown(value)}; give a {kind} from {self.low:g} to {self.high:g}{none}"
+            )
+        return value
+
+    def nearest(self, value: Any) -> Any:
+        """Return the allowed value that is nearest to one of the right type."""
+        if value is None:
+            return None
+        return min(max(value, type(value)(self.low)), type(value)(self.high))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The values of a setting that is one of some names.
+
+    Attributes
+    ----------
+    choices : tuple of str
+    """
+
+    choices: tuple[str, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the names as plain Python objects."""
+        return {"choices": list(self.choices)}
+
+    def check(self, name: str, value: Any) -> Any:
+        """Return the value; InputError, with `name`, if it is none of the names."""
+        if value not in self.choices:
+            known = ", ".join(self.choices)
+            raise InputError(f"{name} is {_shown(value)}; give one of {known}")
+        return value
+
+
+Limits = Mapping[str, Limit | Choice]
+
+
+def _shown(value: Any) -> str:
+    return repr(value)[:40]
+
 
 def limits_of(segmenter: Any) -> dict[str, Limit]:
     """Return the bounds of everything that can be changed with this segmenter.
@@ -50,15 +102,30 @@ def limits_of(segmenter: Any) -> dict[str, Limit]:
         limits["score_threshold"] = Limit(0, 1, 0.01)
     if hasattr(segmenter, "max_detections"):
         limits["max_detections"] = Limit(1, max(100, segmenter.max_detections), 1)
-    if hasattr(segmenter, "short_side") and hasattr(getattr(segmenter, "pack", None), "input"):
-        stride, own = segmenter.pack.input["stride"], segmenter.pack.input["short_side"]
-        sides = [own, segmenter.short_side or own]
-        low = min(max(stride, math.ceil(own / 2 / stride) * stride), *sides)
-        limits["short_side"] = Limit(low, max(own * 3 // 2 // stride * stride, *sides), stride)
+    own = _own(segmenter)
+    if "max_proposals" in own:
+        limits["max_proposals"] = Limit(1, own["max_proposals"], 1)
+    if "short_side" in own:
+        stride, trained = segmenter.pack.input["stride"], own["short_side"]
+        sides = [trained, segmenter.short_side or trained]
+        low = min(max(stride, math.ceil(trained / 2 / stride) * stride), *sides)
+        high = max(trained * 3 // 2 // stride * stride, *sides)
+        limits["short_side"] = Limit(low, high, stride)
     return limits
 
 
-def checked(values: Mapping[str, Any], limits: Mapping[str, Limit]) -> Values:
+def _own(segmenter: Any) -> dict[str, int]:
+    """Return what the pack itself says about settings that depend on it."""
+    pack = getattr(segmenter, "pack", None)
+    own: dict[str, int] = {}
+    if hasattr(segmenter, "max_proposals") and hasattr(pack, "rpn"):
+        own["max_proposals"] = segmenter.pack.rpn["post_nms"]
+    if hasattr(segmenter, "short_side") and hasattr(pack, "input"):
+        own["short_side"] = segmenter.pack.input["short_side"]
+    return own
+
+
+def checked(values: Mapping[str, Any], limits: Limits) -> Values:
     """Return the values if each is a known setting, of the right type and within its bounds.
 
     Raises
@@ -70,38 +137,110 @@ def checked(values: Mapping[str, Any], limits: Mapping[str, Limit]) -> Values:
         limit = limits.get(name)
         if limit is None:
             raise InputError(f"{name!r} cannot be set; give {', '.join(sorted(limits))}")
-        if value is None and limit.optional:
-            result[name] = None
-            continue
-        whole = limit.step >= 1
-        right = isinstance(value, int) or (isinstance(value, float) and not whole)
-        if isinstance(value, bool) or not right or not limit.low <= value <= limit.high:
-            kind = "whole number" if whole else "number"
-            none = ", or null for no limit" if limit.optional else ""
-            shown = repr(value)[:40]
-            raise InputError(
-                f"{name} is {shown}; give a {kind} from {limit.low:g} to {limit.high:g}{none}"
-            )
-        result[name] = value
+        result[name] = limit.check(name, value)
     return result
 
 
-def effective(
-    settings: Mapping[str, Any], state: GovernorState, limits: Mapping[str, Limit]
-) -> Values:
+@dataclass(frozen=True, slots=True)
+class Tuning:
+    """The settings of one segmenter and their bounds. A change gives another object.
+
+    Attributes
+    ----------
+    limits : mapping of str to Limit or Choice
+    settings : mapping of str to object
+        A value within its bounds for each of `limits`.
+    own : mapping of str to int
+        What the model itself says about some of them.
+    """
+
+    limits: Limits
+    settings: Mapping[str, Any]
+    own: Mapping[str, int]
+
+    @classmethod
+    def of(
+        cls,
+        segmenter: Any,
+        max_fps: float | None = None,
+        models: Iterable[str] = (),
+        model: str | None = None,
+    ) -> Tuning:
+        """Return the settings that a segmenter comes with.
+
+        Parameters
+        ----------
+        segmenter : callable
+        max_fps : float or None
+        models : iterable of str
+            Names of the models that can be chosen; empty if none can.
+        model : str, optional
+            The one that this is.
+
+        Raises
+        ------
+        InputError
+            One of them is out of bounds.
+        """
+        limits: dict[str, Limit | Choice] = {**limits_of(segmenter)}
+        own = _own(segmenter)
+        settings: Values = {"max_fps": max_fps}
+        for name in limits.keys() - {"max_fps"}:
+            given = getattr(segmenter, name)
+            settings[name] = own[name] if given is None else given
+        if "max_proposals" in own:
+            settings["max_proposals"] = min(settings["max_proposals"], own["max_proposals"])
+        if names := tuple(models):
+            limits["model"] = Choice(names)
+            settings["model"] = model
+        return cls(limits, checked(settings, limits), own)
+
+    def changed(self, values: Mapping[str, Any]) -> Tuning:
+        """Return the settings with some of them changed.
+
+        Raises
+        ------
+        InputError
+            One of the values is unknown or out of bounds.
+        """
+        return replace(self, settings={**self.settings, **checked(values, self.limits)})
+
+    def moved_to(self, segmenter: Any, model: str) -> Tuning:
+        """Return the settings for another model.
+
+        What the old model said itself becomes what the new one says; what was set by hand stays,
+        as near as the new bounds allow.
+        """
+        choice = self.limits.get("model")
+        names = choice.choices if isinstance(choice, Choice) else ()
+        fresh = Tuning.of(segmenter, None, names, model)
+        settings = dict(fresh.settings)
+        for name, limit in fresh.limits.items():
+            if not isinstance(limit, Limit) or name not in self.settings:
+                continue
+            value = self.settings[name]
+            if name in self.own and name in fresh.own and value == self.own[name]:
+                settings[name] = fresh.own[name]
+            else:
+                settings[name] = limit.nearest(value)
+        return replace(fresh, settings=settings)
+
+
+def effective(settings: Mapping[str, Any], state: GovernorState, limits: Limits) -> Values:
     """Return the segmenter's settings after the governor has taken its share.
 
     Returns
     -------
     dict
-        Those of `settings` that the segmenter has, all but ``max_fps``.
+        Those of `settings` that the segmenter has: all but ``max_fps`` and ``model``.
     """
     share = state.share
-    values = {name: value for name, value in settings.items() if name != "max_fps"}
-    if "max_detections" in values:
-        values["max_detections"] = max(1, round(values["max_detections"] * share.detections))
-    if "short_side" in values and share.short_side < 1:
-        limit = limits["short_side"]
+    values = {name: v for name, v in settings.items() if name not in _NOT_OF_THE_SEGMENTER}
+    shares = {"max_proposals": share.proposals, "max_detections": share.detections}
+    for name in values.keys() & shares.keys():
+        values[name] = max(1, round(values[name] * shares[name]))
+    limit = limits.get("short_side")
+    if isinstance(limit, Limit) and share.short_side < 1:
         side = values["short_side"] * share.short_side // limit.step * limit.step
         values["short_side"] = int(min(values["short_side"], max(limit.low, side)))
     return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from edgemask.errors import InputError
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from edgemask.settings import Settings
     from edgemask.watch.watcher import Listener
 
-__all__ = ["Sink", "start_sinks"]
+__all__ = ["Sink", "check_classes", "start_sinks"]
 
 # More than one result may wait, so that a pause of the system does not look like an absence.
 _WAITING = 8
@@ -71,7 +71,7 @@ def start_sinks(
     """
     known = list(classes)
     if known:
-        _check_classes(settings, known)
+        check_classes(settings, known)
     sinks: list[Sink] = []
     heard = list(listeners)
     if settings.mqtt.host:
@@ -94,8 +94,14 @@ def start_sinks(
     return sinks
 
 
-def _check_classes(settings: Settings, known: list[str]) -> None:
-    """Refuse a class that would never be found."""
+def check_classes(settings: Settings, known: Collection[str]) -> None:
+    """Refuse a class that a model with these would never find.
+
+    Raises
+    ------
+    InputError
+        The configuration names one.
+    """
     named = {"mqtt.classes": settings.mqtt.classes}
     named |= {f"classes of the zone {zone.name!r}": zone.classes for zone in settings.zone}
     for where, names in named.items():
@@ -103,6 +109,6 @@ def _check_classes(settings: Settings, known: list[str]) -> None:
             if name in known:
                 continue
             near = difflib.get_close_matches(name, known, n=1)
-            some = ", ".join(known[:10]) + (", …" if len(known) > 10 else "")
+            some = ", ".join(list(known)[:10]) + (", …" if len(known) > 10 else "")
             hint = f"did you mean {near[0]!r}?" if near else f"it has {some}"
             raise InputError(f"{where}: the model has no class {name!r}; {hint}")

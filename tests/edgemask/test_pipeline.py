@@ -170,6 +170,16 @@ def test_max_detections_caps_before_the_masks() -> None:
     assert len(third.inputs[0]) == 2
 
 
+def test_max_proposals_takes_the_best_regions() -> None:
+    second, third = box_head((1.0, NEVER), (3.0, NEVER)), mask_head(SURE, SURE)
+    first = backbone([(0, 0, 5), (0, 3, 3), (3, 5, 4)])
+    found = pipeline(first, second, third)(IMAGE, max_proposals=2)
+    assert len(second.inputs[0]) == 2
+    np.testing.assert_allclose(found.scores, [sigmoid(3), sigmoid(1)], atol=1e-4)
+    centres = (found.boxes[:, :2] + found.boxes[:, 2:]) / 2
+    assert centres[0, 1] > centres[1, 1]  # the one below is the second best region
+
+
 def test_class_specific_masks() -> None:
     """Each detection takes the mask of its own class: 3 for persons, 2 for dogs."""
     stages = (

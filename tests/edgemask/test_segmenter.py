@@ -84,6 +84,22 @@ def test_thresholds(rgb: np.ndarray) -> None:
     assert len(Segmenter(threads=1, score_threshold=1)(rgb)) == 0
 
 
+def test_fewer_proposals(rgb: np.ndarray) -> None:
+    segmenter = Segmenter(threads=1, score_threshold=0, max_detections=100)
+    everything = segmenter(rgb)
+    post_nms = segmenter.pack.rpn["post_nms"]
+    looked_at = segmenter.stages["box_head"].input("rois")
+    assert looked_at.shape[0] == post_nms
+    segmenter.max_proposals = 10 * post_nms  # never more than the pack's
+    assert_same(segmenter(rgb), everything)
+    segmenter.max_proposals = 4
+    few = segmenter(rgb)
+    assert segmenter.stages["box_head"].input("rois").shape[0] == 4
+    assert 0 < len(few) <= 4
+    # The best ones: the astronaut is still the first.
+    np.testing.assert_allclose(few.boxes[0], everything.boxes[0], atol=25)
+
+
 def test_short_side(segmenter: Segmenter, rgb: np.ndarray) -> None:
     assert segmenter.pack.input["short_side"] == 320
     segmenter(rgb[:384])
@@ -137,6 +153,8 @@ def test_pack_object_and_path(segmenter: Segmenter, rgb: np.ndarray) -> None:
         ({"score_threshold": "0.5"}, "score_threshold is '0.5'; give a number from 0 to 1"),
         ({"max_detections": 0}, "max_detections is 0; give a whole number, 1 or more"),
         ({"max_detections": 2.5}, "max_detections is 2.5; give a whole number"),
+        ({"max_proposals": 0}, "max_proposals is 0; give a whole number, 1 or more"),
+        ({"max_proposals": 1.5}, "max_proposals is 1.5; give a whole number"),
         ({"short_side": 31}, "short_side is 31; give a whole number from 32 to 4096"),
         ({"short_side": 5000}, "short_side is 5000; give a whole number from 32 to 4096"),
         ({"short_side": "320"}, "short_side is '320'; give a whole number"),

@@ -26,20 +26,19 @@ def test_cool_boards_are_left_alone() -> None:
     assert set(play([74.9] * 100)) == {0}
 
 
-def test_the_rate_goes_first_then_instances_then_the_input() -> None:
-    taken = [
-        [name for name in ("rate", "detections", "short_side") if getattr(share, name) < 1]
-        for share in LADDER
-    ]
+def test_the_rate_goes_first_then_proposals_then_instances_then_the_input() -> None:
+    order = ["rate", "proposals", "detections", "short_side"]
+    taken = [[name for name in order if getattr(share, name) < 1] for share in LADDER]
     assert taken[0] == []
     assert taken[1] == taken[2] == ["rate"]
-    first = [next(n for n, names in enumerate(taken) if name in names) for name in taken[-1]]
-    assert taken[-1] == ["rate", "detections", "short_side"]
-    assert first == sorted(first)
-    for name in taken[-1]:
+    assert taken[-1] == order
+    first = [next(n for n, names in enumerate(taken) if name in names) for name in order]
+    assert first == sorted(set(first))
+    for name in order:
         shares = [getattr(share, name) for share in LADDER]
         assert shares == sorted(shares, reverse=True)
         assert shares[-1] > 0
+    assert len(set(LADDER)) == len(LADDER)  # no step does nothing
 
 
 def test_it_steps_at_once_and_then_waits_to_see_what_that_did() -> None:

@@ -46,10 +46,15 @@ def make_site() -> Iterator[Callable[..., Site]]:
     """Start servers; they are stopped after the test, and must stop well."""
     sites: list[Site] = []
 
-    def make(opener: Any = None, segmenter: Any = None, **options: Any) -> Site:
+    def make(
+        opener: Any = None,
+        segmenter: Any = None,
+        engine_options: dict[str, Any] | None = None,
+        **options: Any,
+    ) -> Site:
         engine = Engine(
             opener or Opener(FakeSource), segmenter or SlowSegmenter(), board=FakeBoard(),
-            backoff=(0.05, 0.05),
+            backoff=(0.05, 0.05), **(engine_options or {}),
         )  # fmt: skip
         server = Server(engine, port=0, **options)
         sites.append(Site(engine, server))

@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -14,12 +15,15 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from live_fakes import until
 
-from edgemask.cli import main
+import edgemask
+from edgemask.cli import common, main
+from edgemask.modelpack import bundled_packs
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -60,6 +64,16 @@ def get(url: str, path: str) -> tuple[int, bytes]:
     place, _, query = url.removeprefix("http://").partition("/")
     connection = http.client.HTTPConnection(place, timeout=5)
     connection.request("GET", path + query)
+    response = connection.getresponse()
+    return response.status, response.read()
+
+
+def post(url: str, body: Any) -> tuple[int, bytes]:
+    place = url.removeprefix("http://").partition("/")[0]
+    connection = http.client.HTTPConnection(place, timeout=5)
+    connection.request(
+        "POST", "/settings", json.dumps(body).encode(), {"Content-Type": "application/json"}
+    )
     response = connection.getresponse()
     return response.status, response.read()
 
@@ -106,6 +120,67 @@ def test_a_token_file_means_a_token(
     assert (tmp_path / "key").exists()
     assert get(url, "/status?")[0] == 401
     assert "token=" in url
+
+
+def test_bundled_models_and_the_given_one_can_be_chosen(
+    running: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ai_edge_litert", reason="no TFLite runtime")
+    shutil.copy(Path(edgemask.__file__).parent / "models" / "people.zip", tmp_path / "garden.zip")
+    zone = tmp_path / "zone.toml"
+    zone.write_text("[mqtt]\nclasses = ['person']\n")
+    url = running(
+        capsys, SOURCE, "--model", str(tmp_path / "garden.zip"), "--short-side", "160",
+        "--threads", "1", "--max-fps", "5", "--config", str(zone),
+    )  # fmt: skip
+
+    def model() -> Any:
+        return json.loads(get(url, "/status")[1])["model"]
+
+    assert model()["choice"] == "garden.zip"
+    choices = json.loads(get(url, "/status")[1])["limits"]["model"]["choices"]
+    assert choices == sorted([*bundled_packs(), "garden.zip"])
+    assert str(tmp_path) not in get(url, "/status")[1].decode()
+    assert post(url, {"model": str(tmp_path / "garden.zip")})[0] == 400
+    assert post(url, {"model": "people"})[0] == 200
+    until(lambda: model()["choice"] == "people", 60)
+    # The file is read when it is chosen: one that has gone meanwhile changes nothing.
+    (tmp_path / "garden.zip").unlink()
+    assert post(url, {"model": "garden.zip"})[0] == 200
+    until(lambda: "cannot be read" in (model()["error"] or ""), 60)
+    assert model()["choice"] == "people"
+    said = until(lambda: capsys.readouterr().err, 10)
+    assert re.fullmatch(r"edgemask: warning: the model garden.zip was not taken, [^\n]*\n", said)
+
+
+@pytest.mark.usefixtures("fake_segmenter")
+def test_a_model_without_a_class_of_the_configuration_is_not_taken(
+    running: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    """As at the start, where it would be an error."""
+    make = common.make_segmenter
+
+    def other(options: Any, *rest: Any) -> Any:
+        segmenter = make(options, *rest)
+        if options.model == "dogs":
+            segmenter.pack = SimpleNamespace(
+                name="dogs", version="1", sha256="1" * 64, class_names={18: "dog"}
+            )
+        return segmenter
+
+    monkeypatch.setattr(common, "make_segmenter", other)
+    monkeypatch.setattr("edgemask.modelpack.bundled_packs", lambda: ["dogs", "people"])
+    config = tmp_path / "zone.toml"
+    config.write_text("[mqtt]\nclasses = ['person']\n")
+    url = running(capsys, SOURCE, "--config", str(config))
+    assert post(url, {"model": "dogs"})[0] == 200
+
+    def error() -> Any:
+        return json.loads(get(url, "/status")[1])["model"]["error"]
+
+    message = until(error)
+    assert message.startswith("the model dogs was not taken, people goes on: mqtt.classes: the ")
+    assert "no class 'person'" in message
 
 
 @pytest.mark.parametrize(

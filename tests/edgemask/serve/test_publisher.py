@@ -56,6 +56,17 @@ def test_a_picture_shows_the_instances() -> None:
     assert plain.frame.rgb.max() == 0  # which others may still read
 
 
+def test_a_picture_shows_keypoints_where_the_model_has_them() -> None:
+    bare, posed = result(240, 320), result(240, 320)
+    where = np.array([[60 + 12 * n, 70 + 6 * n, 0.9] for n in range(17)], np.float32)
+    posed.instances.keypoints = where[None]
+    difference = np.abs(
+        np.asarray(decoded(jpeg(posed))).astype(int) - np.asarray(decoded(jpeg(bare)))
+    ).max(axis=2)
+    for x, y, _ in where:
+        assert difference[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].max() > 60
+
+
 def test_large_pictures_are_made_smaller() -> None:
     assert decoded(jpeg(result(1080, 1920))).size == (MAX_SIDE, MAX_SIDE * 9 // 16)
 

@@ -20,7 +20,7 @@ import pytest
 from live_fakes import FakeBoard, FakeSource, Opener, SlowSegmenter, until
 from PIL import Image
 
-from edgemask.errors import CameraMissing, InputError
+from edgemask.errors import CameraMissing, InputError, ModelError
 from edgemask.live.engine import Engine
 from edgemask.serve import server as module
 from edgemask.serve.handler import Handler
@@ -209,6 +209,31 @@ def test_settings_that_make_no_sense(site: Any, body: Any, status: int) -> None:
     before = site.engine.status()["settings"]
     assert site.post(body)[0] == status
     assert site.engine.status()["settings"] == before
+
+
+def test_the_model_is_changed_by_the_same_route(make_site: MakeSite) -> None:
+    segmenters = {name: SlowSegmenter(name=name) for name in ("people", "coco80")}
+
+    def broken() -> Any:
+        raise ModelError("it is damaged")
+
+    makers: dict[str, Any] = {name: lambda name=name: segmenters[name] for name in segmenters}
+    chosen = {"models": {**makers, "broken": broken}, "model": "people"}
+    site = make_site(segmenter=segmenters["people"], engine_options=chosen)
+    until(site.engine.processing)
+    assert 'model="people"' in site.get("/metrics")[2].decode()
+    status, body = site.post({"model": "coco80"})
+    assert (status, json.loads(body)["settings"]["model"]) == (200, "coco80")
+    until(lambda: json.loads(site.get("/status")[2])["model"]["name"] == "coco80")
+    assert 'model="coco80"' in site.get("/metrics")[2].decode()
+    for bad in ("/etc/passwd", "../people", "people.zip", None, 0):
+        status, body = site.post({"model": bad})
+        assert status == 400
+        assert body.endswith("; give one of broken, coco80, people\n")
+    assert site.post({"model": "broken"})[0] == 200
+    until(lambda: json.loads(site.get("/status")[2])["model"]["error"])
+    assert json.loads(site.get("/status")[2])["settings"]["model"] == "coco80"
+    assert site.post({"model": "people"}, Origin="http://evil.example")[0] == 403
 
 
 def test_settings_from_elsewhere(site: Any) -> None:

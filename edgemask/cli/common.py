@@ -20,6 +20,7 @@ __all__ = [
     "report_error",
     "report_warning",
     "score",
+    "whole_number",
 ]
 
 
@@ -39,6 +40,13 @@ def positive_int(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
+
+
+def whole_number(text: str) -> int:
+    """Parse an option that is a whole number from 0."""
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
+    return int(text)
 
 
 def score(text: str) -> float:

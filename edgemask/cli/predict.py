@@ -57,6 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "until Ctrl-C)",
     )
     parser.add_argument(
+        "--reconnect",
+        metavar="N",
+        type=common.whole_number,
+        default=10,
+        help="attempts in a row to open a camera or stream again that has stopped; 0 ends with it "
+        "(default: 10, which takes two and a half minutes)",
+    )
+    parser.add_argument(
         "--score",
         type=common.score,
         default=0.5,
@@ -84,7 +92,7 @@ def run(options: argparse.Namespace) -> int:
     try:
         work.images(paths, numbered=not streams)
         for uri in streams:
-            work.stream(uri, options.frames)
+            work.stream(uri, options.frames, options.reconnect)
     finally:
         # What has been found so far is kept when the run is interrupted.
         if paths or streams:
@@ -153,12 +161,14 @@ class _Run:
                         print(f"{path}: {line}", flush=True)
                 progress.update(count)
 
-    def stream(self, uri: str, most: int | None) -> None:
+    def stream(self, uri: str, most: int | None, attempts: int) -> None:
         """Segment the frames of a camera, video or stream, and print a line for each if it is live.
 
         The results of a single image from standard input are named like those of a file; all others
         go into a folder of the source, by their index. The overlays of a video file become a film.
+        A live source that stops is opened again, `attempts` times without a frame at most.
         """
+        from edgemask.live.reopen import BACKOFF, Backoff, reopening
         from edgemask.sources import open_source, shown
 
         start, done, total = time.monotonic(), self.done, self.total
@@ -169,7 +179,17 @@ class _Run:
             expected = most if source.length is None else min(source.length, most or source.length)
             few = expected is not None and expected <= _LISTED
             with common.Progress("segmenting", expected or 0) as progress:
-                for count, frame in enumerate(itertools.islice(source, most), 1):
+
+                def report(line: str) -> None:
+                    progress.clear()
+                    common.report_warning(line)
+
+                frames: Iterator[Frame] = iter(source)
+                if source.live:
+                    backoff = Backoff(*BACKOFF, attempts)
+                    frames = reopening(source, lambda: open_source(uri), backoff, report)
+                    stack.callback(frames.close)
+                for count, frame in enumerate(itertools.islice(frames, most), 1):
                     series = frame.name.removesuffix(f"-{frame.index:06d}")
                     if not folder and series != frame.name:
                         # The suffix is taken off again; the name itself may have dots in it.

@@ -12,11 +12,11 @@ from edgemask.errors import (
     CameraBusy,
     CameraMissing,
     InputError,
-    RuntimeUnavailable,
     SourceError,
     SourceTimeout,
 )
 from edgemask.live.mailbox import Mailbox
+from edgemask.live.reopen import BACKOFF, Backoff, ended
 
 if TYPE_CHECKING:
     from edgemask.sources import Frame, Source
@@ -122,13 +122,13 @@ class Capture:
         *,
         name: str = "",
         read_timeout: float = 5.0,
-        backoff: tuple[float, float] = (0.5, 30.0),
+        backoff: tuple[float, float] = BACKOFF,
     ) -> None:
         self._opener = opener
         self._frames = frames
         self._demand = demand
         self._read_timeout = read_timeout
-        self._backoff = backoff
+        self._backoff = Backoff(*backoff)
         self._status = _Status(name)
         self._source: Source | None = None
         self._stopped = threading.Event()
@@ -182,7 +182,6 @@ class Capture:
         }
 
     def _run(self) -> None:
-        delay = self._backoff[0]
         try:
             while not self._stopped.is_set():
                 status, received = self._status, 0
@@ -195,11 +194,7 @@ class Capture:
                     if not status.live:
                         status.state = "ended"
                         return
-                    error = SourceError(f"{status.name} ended: check what sends it")
-                except (InputError, RuntimeUnavailable) as wrong:  # now and for ever
-                    status.state, status.error = "failed", str(wrong)
-                    status.failures += 1
-                    return
+                    error = ended(status.name)
                 except Exception as failure:
                     error = failure
                 if self._stopped.is_set():
@@ -207,11 +202,12 @@ class Capture:
                 status.state = next(name for kind, name in _STATES if isinstance(error, kind))
                 status.error = str(error) or type(error).__name__
                 status.failures += 1
-                delay = self._backoff[0] if received else delay
-                status.retry_at = time.monotonic() + delay
-                self._stopped.wait(delay)
+                pause = self._backoff.after(error, received > 0)
+                if pause is None:
+                    return
+                status.retry_at = time.monotonic() + pause
+                self._stopped.wait(pause)
                 status.retry_at = None
-                delay = min(delay * 2, self._backoff[1])
         finally:
             if self._stopped.is_set():
                 self._status.state = "stopped"

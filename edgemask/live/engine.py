@@ -21,6 +21,7 @@ from edgemask.live.capture import Arrival, Capture, Demand, opener_of, shown_nam
 from edgemask.live.governor import LADDER, GovernorState, advance
 from edgemask.live.mailbox import Mailbox
 from edgemask.live.models import Models
+from edgemask.live.reopen import BACKOFF
 from edgemask.live.result import Subscription
 from edgemask.live.tally import Tally
 from edgemask.live.tuning import Tuning
@@ -84,7 +85,7 @@ class Engine:
         board: Callable[[], Board] = read_board,
         board_seconds: float = 2.0,
         read_timeout: float = 5.0,
-        backoff: tuple[float, float] = (0.5, 30.0),
+        backoff: tuple[float, float] = BACKOFF,
     ) -> None:
         self._models = Models(segmenter, models, model)
         self._max_temp = max_temp

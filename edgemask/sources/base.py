@@ -72,12 +72,16 @@ class Source(ABC):
         files: every frame is given.
     length : int or None
         How many frames there will be, if that is known.
+    finite : bool
+        Whether the end of a live source is one, and not a connection that was lost: a file that a
+        web server sends.
     dropped : int
         Frames that nobody took in time, or that arrived damaged.
     """
 
     live = False
     length: int | None = None
+    finite = False
 
     def __init__(self, name: str) -> None:
         self.name = name

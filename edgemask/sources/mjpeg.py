@@ -84,7 +84,7 @@ class HttpJpegs(LiveSource[bytes]):
 
     Parameters
     ----------
-    answer : file-like
+    answer : http.client.HTTPResponse
         The open answer.
     name : str
         For messages, without password.
@@ -98,6 +98,9 @@ class HttpJpegs(LiveSource[bytes]):
         super().__init__(name, host)
         self._answer, self._timeout = answer, timeout
         self._images = split_jpegs(answer)
+        # Who says beforehand how long the answer is has all of it; and a picture is only one.
+        kind = answer.headers.get_content_type()
+        self.finite = answer.length is not None or kind == "image/jpeg"
         self.start()
 
     def _fetch(self) -> tuple[bytes, int | None] | None:

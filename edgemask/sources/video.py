@@ -84,6 +84,14 @@ class Reader:
         rate: Fraction | None = self._stream.average_rate
         return rate
 
+    @property
+    def finite(self) -> bool:
+        """Whether it has an end: its duration or size is known, and not as that of a playlist."""
+        container = self._container
+        if container.duration is not None:
+            return True
+        return container.size > 0 and "hls" not in container.format.name
+
     def use_threads(self) -> None:
         """Decode several frames at once: faster, but frames come later."""
         self._stream.thread_type = "AUTO"
@@ -203,6 +211,7 @@ class LiveReader(LiveSource[Any]):
         super().__init__(reader.name, prefix)
         self._reader = reader
         self._frames = reader.frames()
+        self.finite = reader.finite
         self.start()
 
     def _fetch(self) -> tuple[Any, int | None] | None:

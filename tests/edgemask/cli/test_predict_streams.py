@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import types
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fake_picamera2
@@ -87,13 +89,128 @@ def test_camera_that_falls_silent_keeps_what_was_found(capsys, monkeypatch, out)
     hardware = fake_picamera2.install(monkeypatch)
     hardware.frames, hardware.interval = 3, 0.2
     uri = "camera:0?size=64x48&timeout=0.6"
-    status, text, err = run(capsys, uri, "--out", out, "--format", "coco")
+    status, text, err = run(capsys, uri, "--out", out, "--format", "coco", "--reconnect", "0")
     assert status == 1
     assert err.startswith("edgemask: error: camera:0 gave no frame for 0.6 s")
     assert err.count("\n") == 1
     assert json.loads((out / "coco.json").read_text()) == []
     assert hardware.opened[0].closed
     assert "instances -> " in text
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Wait next to nothing between attempts."""
+    monkeypatch.setattr("edgemask.live.reopen.BACKOFF", (0.01, 0.02))
+
+
+@pytest.mark.usefixtures("quick")
+def test_camera_that_comes_back_goes_on_where_it_was(capsys, monkeypatch, out):
+    hardware = fake_picamera2.install(monkeypatch)
+    hardware.frames, hardware.interval = 2, 0.05
+    uri = "camera:0?size=64x48&timeout=0.5"
+    status, _, err = run(capsys, uri, "--frames", "5", "--out", out, "--format", "json")
+    assert status == 0
+    written = files(out)
+    assert len(written) == 5  # nothing was overwritten
+    numbers = [json.loads((out / name).read_text())["index"] for name in written]
+    assert [f"camera/{n:06d}.json" for n in numbers] == written
+    times = [json.loads((out / name).read_text())["wall_ns"] for name in written]
+    assert times == sorted(times)
+    lines = err.splitlines()
+    assert len(lines) == len(hardware.opened) - 1 >= 2  # one for each time it stopped
+    for line in lines:
+        assert line.startswith("edgemask: warning: camera:0 gave no frame for 0.5 s")
+        assert line.endswith(" (trying again)")
+    assert all(camera.closed for camera in hardware.opened)
+
+
+@pytest.mark.usefixtures("quick")
+def test_camera_that_stays_away_is_given_up(capsys, monkeypatch, out):
+    hardware = fake_picamera2.install(monkeypatch)
+    hardware.frames, hardware.interval = 2, 0.05
+    asked = []
+
+    def unplug(*_):
+        if len(hardware.opened) == 1:
+            asked.append(1)
+            raise RuntimeError("Camera number 0 has gone")
+
+    real = fake_picamera2.Picamera2.__init__
+
+    def init(self, *arguments, **options):
+        unplug()
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(fake_picamera2.Picamera2, "__init__", init)
+    uri = "camera:0?size=64x48&timeout=0.5"
+    status, _, err = run(capsys, uri, "--out", out, "--reconnect", "3")
+    assert status == 1
+    warning, error = err.splitlines()
+    assert warning.startswith("edgemask: warning: camera:0 gave no frame for 0.5 s")
+    assert error.startswith("edgemask: error: camera:0")
+    assert len(asked) == 3
+    assert len(files(out)) == 2
+
+
+@pytest.fixture
+def mjpeg():
+    """The address of a camera that sends three pictures and hangs up, and how often it was asked.
+
+    What is at /file says beforehand how long it is.
+    """
+    stream = io.BytesIO()
+    Image.new("RGB", (32, 24), (90, 90, 90)).save(stream, "JPEG")
+    part = b"--f\r\nContent-Type: image/jpeg\r\n\r\n" + stream.getvalue() + b"\r\n"
+    asked = []
+
+    class Camera(BaseHTTPRequestHandler):
+        def do_GET(self):
+            asked.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=f")
+            if self.path == "/file":
+                self.send_header("Content-Length", str(3 * len(part)))
+            self.end_headers()
+            for _ in range(3):
+                self.wfile.write(part)
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Camera)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}", asked
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.usefixtures("quick")
+def test_stream_that_hangs_up_is_opened_again(capsys, mjpeg, out):
+    address, asked = mjpeg
+    status, _, err = run(capsys, f"{address}/live", "--frames", "4", "--out", out)
+    assert status == 0
+    assert len(asked) >= 2
+    assert len(files(out)) == 4
+    assert set(err.splitlines()) == {
+        f"edgemask: warning: {address}/live ended: check what sends it (trying again)"
+    }
+
+
+def test_file_of_a_web_server_is_read_once(capsys, mjpeg, out):
+    address, asked = mjpeg
+    status, _, err = run(capsys, f"{address}/file", "--out", out)
+    assert (status, err, asked) == (0, "", ["/file"])
+    assert 1 <= len(files(out)) <= 3
+
+
+@pytest.mark.parametrize("number", ["-1", "x", "1.5", "99999999999"])
+def test_attempts_are_a_number(capsys, out, number):
+    status, _, err = run(capsys, "synthetic:", "--out", out, f"--reconnect={number}")
+    assert status == 1
+    assert f"--reconnect: {number!r} is not a whole number of at least 0; see" in err
+    assert err.count("\n") == 1
 
 
 def test_one_bad_source_does_not_stop_the_others(capsys, monkeypatch, tmp_path, out):

@@ -194,6 +194,10 @@ class EventSettings:
     keep_free: str = key("100 MB", _bytes)
     snapshot: bool = True
     leaving: bool = True
+    clip: bool = False
+    clip_before: float = key(3.0, within(0, 30, "seconds"))
+    clip_after: float = key(5.0, within(1, 60, "seconds"))
+    clip_fps: float = key(5.0, within(0.5, 15, "frames per second"))
     hook: tuple[str, ...] = ()
     hook_timeout: float = key(10.0, within(0.1, 600, "seconds"))
 
@@ -255,6 +259,8 @@ def _check_together(settings: Settings) -> None:
         taken[zone.slug] = zone.name
     if settings.mqtt.ca_file is not None and not settings.mqtt.tls:
         raise InputError("mqtt.ca_file is set but mqtt.tls is not; add tls = true")
+    if settings.events.clip and settings.events.folder is None:
+        raise InputError("events.clip is true but events.folder is not set; say where clips go")
     if settings.events.hook and not settings.events.hook[0]:
         raise InputError("events.hook[0] is empty; give the program to run")
 

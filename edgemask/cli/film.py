@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
 from edgemask.errors import OutputError
+from edgemask.mp4 import Mp4
 from edgemask.sources.base import Pixels
 from edgemask.sources.video import import_av
 
 __all__ = ["Film"]
-
-_TICKS = 90_000  # a second; the clock of MPEG
-_USUAL_RATE = Fraction(25)
-# Without looking ahead, for which x264 would keep 40 frames in memory.
-_H264_OPTIONS = {"preset": "veryfast", "tune": "zerolatency"}
 
 
 class Film:
@@ -36,12 +30,9 @@ class Film:
     def __init__(self, path: str | os.PathLike[str], rate: Fraction | None = None) -> None:
         self.path = Path(path)
         self._beside = self.path.with_name(f".{self.path.name[:100]}.{os.getpid()}.tmp")
-        self._rate = rate or _USUAL_RATE
+        self._rate = rate
         self._av = import_av()
-        self._container: Any = None
-        self._stream: Any = None
-        self._size = (0, 0)
-        self._last = -1
+        self._film: Mp4 | None = None
 
     def add(self, rgb: Pixels, time_ns: int | None) -> None:
         """Add a frame.
@@ -58,31 +49,14 @@ class Film:
         OutputError
             The film cannot be written.
         """
-        height, width = (side - side % 2 for side in rgb.shape[:2])
         try:
-            if self._container is None:
-                self._open(width, height)
-            frame = self._av.VideoFrame.from_ndarray(rgb[:height, :width].copy(), format="rgb24")
-            ticks = self._last + 1 + int(_TICKS / self._rate)
-            if time_ns is not None:
-                ticks = time_ns * _TICKS // 10**9
-            self._last = frame.pts = max(ticks, self._last + 1)
-            frame.time_base = Fraction(1, _TICKS)
-            self._container.mux(self._stream.encode(frame))
+            if self._film is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                height, width = rgb.shape[:2]
+                self._film = Mp4(str(self._beside), height, width, self._rate)
+            self._film.add(rgb, time_ns)
         except (self._av.error.FFmpegError, OSError) as error:
             raise self._problem(error) from error
-
-    def _open(self, width: int, height: int) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self._container = self._av.open(str(self._beside), "w", format="mp4")
-        # Wheels of PyAV have x264, some distributions' packages do not.
-        codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
-        self._stream = self._container.add_stream(codec, rate=self._rate)
-        self._stream.width, self._stream.height = width, height
-        self._stream.pix_fmt = "yuv420p"
-        self._stream.codec_context.time_base = Fraction(1, _TICKS)
-        if codec == "libx264":
-            self._stream.codec_context.options = _H264_OPTIONS
 
     def _problem(self, error: Exception) -> OutputError:
         reason = getattr(error, "strerror", None) or str(error)
@@ -98,12 +72,11 @@ class Film:
         OutputError
             It cannot be written.
         """
-        if self._container is None:
+        if self._film is None:
             return
-        container, self._container = self._container, None
+        film, self._film = self._film, None
         try:
-            with contextlib.closing(container):
-                container.mux(self._stream.encode(None))
+            film.close()
             os.replace(self._beside, self.path)
         except (self._av.error.FFmpegError, OSError) as error:
             raise self._problem(error) from error

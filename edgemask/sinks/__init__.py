@@ -65,13 +65,17 @@ def start_sinks(
     InputError
         The configuration names a class that the model does not have.
     RuntimeUnavailable
-        MQTT is asked for and paho-mqtt is not installed.
+        MQTT is asked for and paho-mqtt is not installed, or clips and PyAV is not.
     SourceError
         A password or certificate cannot be read.
     """
     known = list(classes)
     if known:
         check_classes(settings, known)
+    if settings.zone and settings.events.clip:
+        from edgemask.watch.clips import require
+
+        require()  # before anything is started
     sinks: list[Sink] = []
     heard = list(listeners)
     if settings.mqtt.host:

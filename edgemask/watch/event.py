@@ -62,20 +62,23 @@ class Event:
         stamp = time.strftime("%Y%m%dT%H%M%S", time.gmtime(seconds))
         return f"{stamp}{rest // 1_000_000:03d}Z-{self.slug[:40]}-{self.kind}-{self.number}"
 
-    def to_dict(self, snapshot: str | None = None) -> dict[str, Any]:
+    def to_dict(self, snapshot: str | None = None, clip: str | None = None) -> dict[str, Any]:
         """Return the event as plain Python objects, ready for :func:`json.dumps`.
 
         Parameters
         ----------
         snapshot : str, optional
             Path of the picture, if there is one.
+        clip : str, optional
+            Path of the film. With one, this is what is told when the film is there: an event of the
+            kind ``clip``, which names the other as its ``event``.
         """
         seconds, rest = divmod(self.wall_ns, 1_000_000_000)
         clock = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(seconds))
         return {
             "schema": SCHEMA,
-            "id": self.id,
-            "kind": self.kind,
+            "id": self.id if clip is None else f"{self.id}-clip",
+            "kind": self.kind if clip is None else "clip",
             "zone": self.zone,
             "class": self.sighting.class_name,
             "score": round(self.sighting.score, 4),
@@ -89,4 +92,5 @@ class Event:
             "frame": self.frame,
             "size": list(self.size),
             "snapshot": snapshot,
+            **({} if clip is None else {"clip": clip, "event": self.id}),
         }

@@ -1,4 +1,4 @@
-"""Snapshots and the log of events, in a folder that never takes more than its share."""
+"""Pictures, clips and the log of events, in a folder that never takes more than its share."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import errno
 import json
 import os
 import re
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,17 +18,18 @@ __all__ = ["LOG", "OLD_LOG", "EventStore"]
 
 LOG, OLD_LOG = "events.jsonl", "events.1.jsonl"
 
-_SNAPSHOT = re.compile(r"(\d{8,})-.+\.jpg")
-_UNFINISHED = re.compile(r"\.\d{8,}-.+\.jpg\.\d+\.tmp")
+_SNAPSHOT = re.compile(r"(\d{8,})-.+\.(?:jpg|mp4)")
+_UNFINISHED = re.compile(r"\.\d{8,}-.+\.(?:jpg|mp4)\.\d+\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class EventStore:
-    """Writes snapshots and log lines, and deletes the oldest snapshots to make room.
+    """Writes snapshots, clips and log lines, and deletes the oldest of the first two to make room.
 
-    A snapshot is on the disk completely or not at all. Nothing here raises when the disk is full or
-    the folder cannot be written: the event goes on without a picture, :attr:`state` says why, and
-    the next event tries again. Files that are not the store's own are neither counted nor touched.
+    In what follows a clip is a snapshot too. Any thread may write. A snapshot is on the disk
+    completely or not at all. Nothing here raises when the disk is full or the folder cannot be
+    written: the event goes on without a picture, :attr:`state` says why, and the next event tries
+    again. Files that are not the store's own are neither counted nor touched.
 
     Parameters
     ----------
@@ -65,25 +67,27 @@ class EventStore:
         self._keep_free = keep_free
         self._statvfs = statvfs
         self._log_limit = min(max(budget // 20, 4096), 1_000_000)
+        self._writing = threading.Lock()
         self._clean = False
         self._number = 0
 
-    def save(self, name: str, jpeg: bytes) -> Path | None:
+    def save(self, name: str, content: bytes, suffix: str = ".jpg") -> Path | None:
         """Write a snapshot; return its path, or None if it could not be written.
 
         Parameters
         ----------
         name : str
             What follows the number in its file name.
-        jpeg : bytes
+        content : bytes
+        suffix : {'.jpg', '.mp4'}
         """
 
         def write() -> Path:
-            path = self.folder / f"{self._next_number():08d}-{name}.jpg"
-            write_file(path, lambda stream: _write_through(stream, jpeg))
+            path = self.folder / f"{self._next_number():08d}-{name}{suffix}"
+            write_file(path, lambda stream: _write_through(stream, content))
             return path
 
-        path: Path | None = self._guarded(write, len(jpeg))
+        path: Path | None = self._guarded(write, len(content))
         return path
 
     def log(self, record: dict[str, Any]) -> bool:
@@ -109,6 +113,10 @@ class EventStore:
 
     def _guarded(self, write: Callable[[], Any], size: int) -> Any:
         """Make room, write, and if the disk is full all the same, make more room and try again."""
+        with self._writing:
+            return self._write(write, size)
+
+    def _write(self, write: Callable[[], Any], size: int) -> Any:
         try:
             self._prepare()
             if not self._make_room(size):
@@ -148,8 +156,10 @@ class EventStore:
         used, snapshots = self._measure(block)
         free_for_us = disk.f_bavail * disk.f_frsize - self._keep_free
         allowed = min(self._budget, used + free_for_us)
+        fixed = used - sum(taken for _, taken in snapshots)
         for path, taken in snapshots:
-            if used + need <= allowed:
+            # Nothing is deleted for something that would not fit then either.
+            if used + need <= allowed or fixed + need > allowed:
                 break
             used -= self._delete(path, taken)
         self.used = used

@@ -18,6 +18,7 @@ from edgemask.live.mailbox import Mailbox
 from edgemask.live.result import Result
 from edgemask.overlay import PALETTE, draw
 from edgemask.settings import Settings, ZoneSettings, size_in_bytes
+from edgemask.watch.clips import ClipMaker
 from edgemask.watch.event import Event
 from edgemask.watch.hook import Hook
 from edgemask.watch.presence import FrameClock, Presence
@@ -29,6 +30,7 @@ __all__ = ["Listener", "Scene", "Watcher", "snapshot"]
 
 _SECOND = 1_000_000_000
 _WAITING = 4  # events, each with its frame
+_SILENCE = 5.0  # seconds without a result, after which clips are completed with what there is
 _QUALITY = 85
 
 
@@ -167,9 +169,13 @@ class Watcher:
             budget, keep_free = size_in_bytes(wanted.disk_budget), size_in_bytes(wanted.keep_free)
             self._store = EventStore(wanted.folder, budget, keep_free)
         self._hook = Hook(wanted.hook, wanted.hook_timeout) if wanted.hook else None
+        self._clips: ClipMaker | None = None
+        if wanted.clip and self._store is not None:
+            self._clips = ClipMaker(wanted, self._deliver_clip)
         self._counts = dict.fromkeys(self._scene.counts, 0)
         self._reported: dict[str, str] = {}
         self._deliveries: Mailbox[tuple[Event, Result | None]] = Mailbox(_WAITING)
+        self._telling = threading.Lock()
         self._threads = [
             threading.Thread(target=self._decide, name="edgemask-watch", daemon=True),
             threading.Thread(target=self._deliver, name="edgemask-events", daemon=True),
@@ -180,9 +186,10 @@ class Watcher:
     def wait(self, timeout: float | None = None) -> bool:
         """Wait until the results have ended and every event is delivered; return whether so."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        for thread in self._threads:
+        threads = [*self._threads, *([self._clips.thread] if self._clips else [])]
+        for thread in threads:
             thread.join(None if deadline is None else max(0.0, deadline - time.monotonic()))
-        return not any(thread.is_alive() for thread in self._threads)
+        return not any(thread.is_alive() for thread in threads)
 
     def stop(self, timeout: float = 2.0) -> None:
         """Stop watching, deliver what waits within `timeout` seconds, the hook within two more.
@@ -201,22 +208,30 @@ class Watcher:
             "events": self.events,
             "dropped": self._deliveries.dropped,
             "error": None if self.error is None else str(self.error),
+            "clips": None if self._clips is None else self._clips.status(),
             "disk": None if self._store is None else self._store.status(),
             "hook": None if self._hook is None else self._hook.status(),
         }
 
     def _decide(self) -> None:
-        clock = FrameClock()
+        clock, heard = FrameClock(), time.monotonic()
         for slug in self._counts:
             self._tell(slug, 0)
         try:
             while not self._results.finished:
                 result = self._results.get(1.0)
                 if result is None:
+                    if self._clips is not None and time.monotonic() - heard > _SILENCE:
+                        self._clips.flush()
                     continue
+                heard = time.monotonic()
                 now_ns = clock(result.frame.sensor_ns, time.monotonic_ns())
+                if self._clips is not None:
+                    self._clips.add(now_ns, result.frame.rgb)
                 for event in self._scene.update(now_ns, result):
                     self.events += 1
+                    if self._clips is not None and event.kind == "enter":
+                        self._clips.want(now_ns, event)
                     # The frame is kept only where there will be a picture of it.
                     pictured = self._snapshot and self._store is not None and event.kind == "enter"
                     self._deliveries.put((event, result if pictured else None))
@@ -231,6 +246,8 @@ class Watcher:
             else:
                 self._report(str(error))
         finally:
+            if self._clips is not None:
+                self._clips.close()
             self._deliveries.close()
 
     def _tell(self, slug: str, count: int) -> None:
@@ -243,7 +260,18 @@ class Watcher:
             if self._store is not None and result is not None:
                 path = self._store.save(event.id, snapshot(result, self._scene.polygons))
                 self._note("snapshots", self._store.state)
-            record = event.to_dict(str(path) if path else None)
+            self._announce(event.to_dict(str(path) if path else None))
+
+    def _deliver_clip(self, event: Event, film: bytes) -> None:
+        """Keep a clip, and tell that it is there; called by the thread that makes them."""
+        assert self._store is not None
+        path = self._store.save(event.id, film, ".mp4")
+        self._note("clips", self._store.state)
+        if path is not None:
+            self._announce(event.to_dict(clip=str(path)))
+
+    def _announce(self, record: dict[str, Any]) -> None:
+        with self._telling:  # clips come from a thread of their own
             if self._store is not None:
                 self._store.log(record)
                 self._note("events.jsonl", self._store.state)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -109,6 +110,42 @@ def test_a_budget_below_one_snapshot(tmp_path):
     assert store.state == "budget too small"
     assert store.failed == 1
     assert on_disk(tmp_path)[1] == []
+
+
+def test_nothing_goes_for_what_would_not_fit_then_either(tmp_path):
+    store = EventStore(tmp_path, 60_000)
+    store.save("a", JPEG)
+    store.save("b", JPEG)
+    assert store.save("long", bytes(70_000), ".mp4") is None
+    assert store.state == "budget too small"
+    assert on_disk(tmp_path)[1] == ["00000001-a.jpg", "00000002-b.jpg"]
+
+
+def test_clips_and_pictures_share_the_budget(tmp_path):
+    store = EventStore(tmp_path, 40_000)
+    for n in range(6):
+        assert store.save(f"e{n}", JPEG, (".jpg", ".mp4")[n % 2])
+        assert on_disk(tmp_path)[0] <= 40_000
+    assert on_disk(tmp_path)[1] == ["00000005-e4.jpg", "00000006-e5.mp4"]
+
+
+def test_several_threads_may_write(tmp_path):
+    store = EventStore(tmp_path, 10**6)
+
+    def write(letter):
+        for n in range(20):
+            assert store.save(f"{letter}{n}", JPEG[:100])
+            assert store.log({"by": letter, "n": n})
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    _, names = on_disk(tmp_path)
+    numbers = [int(name.partition("-")[0]) for name in names if name.endswith(".jpg")]
+    assert sorted(numbers) == list(range(1, 61))
+    assert len((tmp_path / LOG).read_text("utf-8").splitlines()) == 60
 
 
 def test_some_of_the_disk_is_left_to_others(tmp_path):

@@ -22,10 +22,18 @@ from importlib import import_module
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgemask.errors import RuntimeUnavailable
 
-__all__ = ["RuntimeInfo", "count_delegates", "default_threads", "load_runtime", "pointer_bits"]
+__all__ = [
+    "RuntimeInfo",
+    "count_delegates",
+    "default_threads",
+    "load_runtime",
+    "pointer_bits",
+    "tensor_view",
+]
 
 _CANDIDATES = {
     "litert": ("ai-edge-litert", "ai_edge_litert.interpreter"),
@@ -198,3 +206,16 @@ def _quiet_stderr(printed: list[str]) -> Iterator[None]:
 def count_delegates(interpreter: Any) -> int:
     """Return how many partitions of an interpreter's graph a delegate runs."""
     return sum(node["op_name"] == "DELEGATE" for node in interpreter._get_ops_details())
+
+
+def tensor_view(interpreter: Any, index: int) -> NDArray[Any]:
+    """Return a tensor of an interpreter as a writable view of its memory.
+
+    Valid until the interpreter allocates its tensors again. The runtime refuses to run while an
+    array of its own making is alive, so the address is taken from one and a second array, which it
+    does not count, is laid over it.
+    """
+    theirs = interpreter.tensor(index)()
+    memory: Any = (ctypes.c_char * theirs.nbytes).from_address(theirs.ctypes.data)
+    memory.owner = interpreter  # the memory must not go before the view does
+    return np.frombuffer(memory, theirs.dtype).reshape(theirs.shape)

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgemask.geometry import InputSize, fit_input, resize
+from edgemask.geometry import InputSize, fit_input
 from edgemask.instances import Instances
 from edgemask.keypoints import decode_heatmaps, enlarge
 from edgemask.masks import paste
@@ -26,6 +26,7 @@ from edgemask.postprocess import (
     rescore,
 )
 from edgemask.roi_align import assign_levels, roi_align
+from edgemask.shrink import Shrinker
 
 __all__ = ["Pipeline", "StageLike"]
 
@@ -73,6 +74,8 @@ class Pipeline:
     clock : callable, optional
         Returns seconds; called once at the start of a frame, after each step and at the end.
         `timings` holds the differences in milliseconds. Wall-clock time by default.
+    threads : int
+        Threads that resize the image.
     """
 
     def __init__(
@@ -80,11 +83,13 @@ class Pipeline:
         manifest: Mapping[str, Any],
         stages: Mapping[str, StageLike],
         clock: Callable[[], float] = time.perf_counter,
+        threads: int = 1,
     ) -> None:
         self.manifest = manifest
         self.stages = stages
         self.timings: dict[str, float] = {}
         self._now = clock
+        self._shrink = Shrinker(threads)
         self._ids = np.array([c["id"] for c in manifest["classes"]], np.int32)
         self._names = [c["name"] for c in manifest["classes"]]
 
@@ -107,7 +112,7 @@ class Pipeline:
             rgb.shape[0], rgb.shape[1], short_side or spec["short_side"], spec["stride"],
             spec["max_aspect"],
         )  # fmt: skip
-        image = self.encode_image(resize(rgb, size))
+        image = self._input(rgb, size)
         clock.lap("resize")
         features = self.stages["backbone"].run(image=image)
         clock.lap("backbone")
@@ -120,13 +125,26 @@ class Pipeline:
         self.timings = clock.stop()
         return instances
 
-    def encode_image(self, rgb: NDArray[np.uint8]) -> NDArray[Any]:
-        """Input of the backbone, (1, h, w, 3), from an image of the network's size (h, w, 3)."""
+    def _input(self, rgb: NDArray[np.uint8], size: InputSize) -> NDArray[Any]:
+        if self._takes_levels():
+            codes = self._shrink.codes(rgb, size)
+            if codes is not None:
+                return codes[None]
+        return self.encode_image(self._shrink(rgb, size))
+
+    def _takes_levels(self) -> bool:
+        """Whether the backbone's int8 input is the image's levels minus 128."""
         spec = self.manifest["input"]
         scale, zero_point = self.stages["backbone"].quantization("image")
-        if scale == 1 / 128 and zero_point == 0 and spec["mean"] == spec["std"] == 128:
+        return bool(scale == 1 / 128 and zero_point == 0 and spec["mean"] == spec["std"] == 128)
+
+    def encode_image(self, rgb: NDArray[np.uint8]) -> NDArray[Any]:
+        """Input of the backbone, (1, h, w, 3), from an image of the network's size (h, w, 3)."""
+        if self._takes_levels():
             # (x - 128) / 128 in steps of 1/128 is x - 128: flipping the top bit does just that.
             return np.bitwise_xor(rgb, np.uint8(0x80)).view(np.int8)[None]
+        spec = self.manifest["input"]
+        scale, zero_point = self.stages["backbone"].quantization("image")
         values: Floats = rgb.astype(np.float32)
         values = (values - np.float32(spec["mean"])) / np.float32(spec["std"])
         if (scale, zero_point) == (1.0, 0):

@@ -6,7 +6,6 @@ manifest says about each is checked against the file. Outputs are views of the r
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import warnings
 from collections.abc import Mapping, Sequence
@@ -22,6 +21,7 @@ from edgemask.interpreter import (
     default_threads,
     load_runtime,
     pointer_bits,
+    tensor_view,
 )
 
 __all__ = ["RuntimeInfo", "Stage", "default_threads", "load_runtime"]
@@ -96,8 +96,13 @@ class Stage:
         self._shapes: dict[str, tuple[int, ...]] = {
             key: tuple(int(n) for n in tensor["shape"]) for key, tensor in self._inputs.items()
         }
+        delegated = self.delegated
+        # Where one partition is all there is, tensors stay where they are until they are allocated
+        # anew; an operator outside of it might move its outputs whenever it runs.
+        self._settled = delegated == 1 and not self.operators_outside
+        self._views: dict[tuple[str, bool], NDArray[Any]] = {}
         int8 = any(tensor["dtype"] is np.int8 for tensor in self._inputs.values())
-        if int8 and self.delegated == 0:
+        if int8 and delegated == 0:
             _warn_slow(self.name, self.runtime)
 
     def _match(
@@ -133,7 +138,8 @@ class Stage:
                     f"{zero_point} in the file, but {spec['dtype']} {spec['shape']} scale "
                     f"{declared[0]:.6g} zero point {declared[1]} in model.json: rebuild the pack"
                 )
-            tensors[key] = {**detail, "declared": tuple(spec["shape"]), "scale": scale}
+            code = (scale or 1.0, zero_point)
+            tensors[key] = {**detail, "declared": tuple(spec["shape"]), "code": code}
         return tensors
 
     @property
@@ -164,7 +170,7 @@ class Stage:
     def quantization(self, name: str) -> tuple[float, int]:
         """Return (scale, zero_point) of an input or output; (1.0, 0) if it is float32."""
         tensor = self._inputs.get(name) or self._tensor(name, self._outputs)
-        return (tensor["scale"] or 1.0), int(tensor["quantization"][1])
+        return tensor["code"]  # type: ignore[no-any-return]
 
     def resize(self, shapes: Mapping[str, Sequence[int]]) -> None:
         """Set the shapes of inputs, doing nothing where they are unchanged.
@@ -195,6 +201,7 @@ class Stage:
             self._shapes[name] = wanted
             changed = True
         if changed:
+            self._views.clear()
             self._attempt(self._interpreter.allocate_tensors)
 
     def input(self, name: str) -> NDArray[Any]:
@@ -202,7 +209,7 @@ class Stage:
 
         Filling it and calling :meth:`run` without that array saves a copy of the input.
         """
-        return self._view(self._tensor(name, self._inputs))
+        return self._view(name, self._inputs)
 
     def run(self, **arrays: NDArray[Any]) -> dict[str, NDArray[Any]]:
         """Run the stage, resizing it first where an array has another shape than last time.
@@ -236,10 +243,7 @@ class Stage:
         for name, array in arrays.items():
             self.input(name)[...] = array
         self._attempt(self._interpreter.invoke)
-        outputs = {name: self._view(tensor) for name, tensor in self._outputs.items()}
-        for view in outputs.values():
-            view.flags.writeable = False
-        return outputs
+        return {name: self._view(name, self._outputs) for name in self._outputs}
 
     def _attempt(self, function: Any) -> None:
         try:
@@ -257,13 +261,16 @@ class Stage:
             known = ", ".join(tensors)
             raise InputError(f"stage {self.name} has no tensor {name!r}: it has {known}") from None
 
-    def _view(self, tensor: Mapping[str, Any]) -> NDArray[Any]:
-        # The runtime refuses to run while an array of its own making is alive, so the address is
-        # taken from one and a second array, which it does not count, is laid over it.
-        theirs = self._interpreter.tensor(tensor["index"])()
-        memory: Any = (ctypes.c_char * theirs.nbytes).from_address(theirs.ctypes.data)
-        memory.owner = self._interpreter  # the memory must not go before the view does
-        return np.frombuffer(memory, theirs.dtype).reshape(theirs.shape)
+    def _view(self, name: str, tensors: Mapping[str, dict[str, Any]]) -> NDArray[Any]:
+        key = name, tensors is self._outputs
+        view = self._views.get(key)
+        if view is None:
+            view = tensor_view(self._interpreter, self._tensor(name, tensors)["index"])
+            if tensors is self._outputs:
+                view.flags.writeable = False
+            if self._settled:
+                self._views[key] = view
+        return view
 
 
 def _first_line(error: Exception) -> str:

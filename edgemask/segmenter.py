@@ -96,7 +96,7 @@ class Segmenter:
             name: Stage(content, self.pack.stage_spec(name), self.threads, name=name)
             for name, content in self.pack.stages.items()
         }
-        self._pipeline = Pipeline(self.pack.manifest, self.stages)
+        self._pipeline = Pipeline(self.pack.manifest, self.stages, threads=self.threads)
 
     def __call__(self, image: Any) -> Instances:
         """Segment one image.

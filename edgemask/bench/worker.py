@@ -62,7 +62,7 @@ def measure(
     )
     manifest = segmenter.pack.manifest
     clocks = Clocks()
-    pipeline = Pipeline(manifest, segmenter.stages, clocks)
+    pipeline = Pipeline(manifest, segmenter.stages, clocks, segmenter.threads)
     warm = Samples(pipeline, clocks, segmenter.short_side)
     instances = warm.take(picture.rgb)
     first_result = time.process_time() - reading

@@ -1,0 +1,133 @@
+"""Resizing in the runtime, against the same thing written out and against Pillow."""
+
+from __future__ import annotations
+
+import importlib.resources
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from edgemask import shrink
+from edgemask.errors import RuntimeUnavailable
+from edgemask.geometry import InputSize, resize
+from edgemask.interpreter import load_runtime
+from edgemask.shrink import MARKERS, Shrinker, numbers
+
+pytestmark = pytest.mark.skipif(
+    not load_runtime().int8_delegate, reason="without XNNPACK Pillow resizes"
+)
+
+
+def picture(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Something smooth, with an edge and a little noise."""
+    y, x = np.mgrid[:height, :width].astype(np.float64)
+    waves = np.stack([np.sin(x / 9), np.sin(y / 7 + x / 31), np.cos((x + y) / 17)], axis=-1)
+    values = 128 + 90 * waves + np.random.default_rng(seed).normal(0, 4, waves.shape)
+    values[: height // 3, : width // 4] += 60
+    return np.clip(values, 0, 255).astype(np.uint8)
+
+
+def one_axis(image: np.ndarray, length: int, samples: int) -> np.ndarray:
+    """Rows as means of bilinear samples, rounded after each step as the graph does."""
+    count = samples * length
+    points = np.clip((np.arange(count) + 0.5) * len(image) / count - 0.5, 0, len(image) - 1)
+    low = points.astype(int)
+    high = np.minimum(low + 1, len(image) - 1)
+    part = (points - low)[:, None, None]
+    sampled = np.floor(image[low] * (1 - part) + image[high] * part + 0.5)
+    return np.floor(sampled.reshape(length, samples, *image.shape[1:]).mean(axis=1) + 0.5)
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "rows", "columns"),
+    [
+        (480, 640, 320, 416),
+        (640, 480, 416, 320),
+        (333, 417, 320, 416),
+        (1080, 1920, 320, 576),
+        (75, 101, 96, 128),  # grows: no averaging
+        (50, 900, 64, 192),
+        (1, 1, 32, 32),
+        (1, 500, 32, 96),
+    ],
+)
+def test_it_is_the_mean_of_bilinear_samples(
+    height: int, width: int, rows: int, columns: int
+) -> None:
+    image = picture(height, width)
+    found = Shrinker()(image, InputSize((height, width), (rows, columns)))
+    assert found.shape == (rows, columns, 3)
+    assert found.dtype == np.uint8
+    samples = 2 if rows < height or columns < width else 1
+    tall = one_axis(image.astype(np.float64), rows, samples)
+    expected = one_axis(tall.transpose(1, 0, 2), columns, samples).transpose(1, 0, 2)
+    difference = np.abs(found - expected)
+    assert difference.max() <= 2  # weights in steps of 1/2048, and halves to either side
+    assert difference.mean() < 0.2
+
+
+def test_it_is_close_to_pillow() -> None:
+    image = picture(480, 640)
+    size = InputSize((480, 640), (320, 416))
+    plain = np.asarray(Image.fromarray(image).resize((416, 320), Image.Resampling.BILINEAR))
+    assert np.abs(Shrinker()(image, size).astype(int) - plain).mean() < 1
+
+
+def test_it_averages() -> None:
+    """No aliasing: a fine chequerboard becomes grey."""
+    image = np.indices((512, 512)).sum(axis=0) % 2 * np.uint8(255)
+    image = np.repeat(image[..., None].astype(np.uint8), 3, axis=2)
+    small = Shrinker()(image, InputSize((512, 512), (128, 128)))
+    assert np.abs(small.astype(int) - 128).max() <= 3
+
+
+def test_the_same_size_costs_nothing() -> None:
+    image = picture(64, 96)
+    assert Shrinker()(image, InputSize((64, 96), (64, 96))) is image
+
+
+def test_codes_are_levels_minus_128() -> None:
+    shrinker = Shrinker(threads=2)
+    for height, width in ((90, 120), (64, 96), (200, 150), (90, 120)):  # one after the other
+        image = picture(height, width)
+        size = InputSize((height, width), (64, 96))
+        codes = shrinker.codes(image, size)
+        assert codes is not None
+        assert codes.dtype == np.int8
+        np.testing.assert_array_equal(codes.astype(int) + 128, Shrinker()(image, size))
+
+
+def test_views_of_images() -> None:
+    image = picture(90, 120)
+    size = InputSize((45, 60), (32, 32))
+    mirrored = image[::2, ::-2]
+    np.testing.assert_array_equal(Shrinker()(mirrored, size), Shrinker()(mirrored.copy(), size))
+    image.flags.writeable = False
+    Shrinker()(image, InputSize((90, 120), (32, 32)))
+
+
+def test_pillow_resizes_what_is_much_larger() -> None:
+    image = picture(400, 300)
+    size = InputSize((400, 300), (64, 32))
+    assert Shrinker().codes(image, size) is None
+    np.testing.assert_array_equal(Shrinker()(image, size), resize(image, size))
+
+
+def test_pillow_resizes_without_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none() -> None:
+        raise RuntimeUnavailable("no runtime")
+
+    monkeypatch.setattr(shrink, "load_runtime", none)
+    image, size = picture(90, 120), InputSize((90, 120), (64, 96))
+    np.testing.assert_array_equal(Shrinker()(image, size), resize(image, size))
+
+
+@pytest.mark.parametrize("samples", [1, 2])
+def test_the_graphs_have_every_number_that_must_change(samples: int) -> None:
+    asset = importlib.resources.files("edgemask") / "assets" / f"shrink{samples}.tflite"
+    words = np.frombuffer(asset.read_bytes(), "<i4")
+    used = [marker for marker in MARKERS if (words == marker).any()]
+    doubled = {2 * marker for marker in (10037, 10039)} if samples == 1 else set()
+    assert used == [marker for marker in MARKERS if marker not in doubled]
+    assert len(MARKERS) == len(numbers(1, 1, 1, 1))

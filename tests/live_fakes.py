@@ -163,8 +163,12 @@ class FakeBoard:
         )  # fmt: skip
 
 
-def until(condition: Callable[[], Any], seconds: float = 5.0) -> Any:
-    """Wait until a condition holds and return its value; fail after some seconds."""
+def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
+    """Wait until a condition holds and return its value.
+
+    Fails after some seconds, so many that a machine with other work to do does not look like a
+    fault.
+    """
     deadline = time.monotonic() + seconds
     while not (value := condition()):
         assert time.monotonic() < deadline, "waited in vain"

@@ -253,11 +253,12 @@ class Engine:
                 return
 
     def _infer(self) -> None:
-        took = 0.0
+        took, last = 0.0, None
         try:
             while not self._stopped.is_set():
                 arrival = self._frames.get(_LOOK_SECONDS)
-                self._follow_model(arrival)
+                last = arrival or last
+                self._follow_model(last)
                 if arrival is None:
                     if self._frames.finished:  # the source has ended, or stop() closed it
                         return
@@ -269,14 +270,14 @@ class Engine:
                 self._demand.expect(began + pause)
                 self._process(arrival, state, tuned)
                 took = time.monotonic() - began
-                self._rest(began, took)
+                self._rest(began, took, arrival)
         finally:
             self._end()
 
-    def _rest(self, began: float, took: float) -> None:
+    def _rest(self, began: float, took: float, arrival: Arrival) -> None:
         """Wait until the next frame is due, which a change of the settings can bring forward."""
         while not self._stopped.is_set():
-            self._follow_model()
+            self._follow_model(arrival)
             allowed, rate = self._tuning.settings["max_fps"], self._governor.share.rate
             due = began + tuning.period(took, allowed, rate)
             self._demand.expect(due)
@@ -286,8 +287,8 @@ class Engine:
             self._woken.wait(left)
             self._woken.clear()
 
-    def _follow_model(self, arrival: Arrival | None = None) -> None:
-        """Change to the model that is asked for, if it is another one and it runs."""
+    def _follow_model(self, arrival: Arrival | None) -> None:
+        """Change to the model that is asked for, if it is another one and runs on this frame."""
         models, wanted = self._models, self._tuning.settings.get("model")
         if wanted == models.name or self._stopped.is_set():
             return

@@ -46,7 +46,7 @@ def test_every_file_once_and_in_order() -> None:
 
 def test_the_state_of_files_that_are_finished() -> None:
     with make(files(3)) as engine:
-        assert engine.wait(5)
+        assert engine.wait(60)
         assert until(lambda: engine.status()["source"]["state"] == "ended")
         assert engine.status()["source"]["retry_in_s"] is None
         assert not engine.processing()
@@ -58,7 +58,7 @@ def test_of_a_camera_the_newest_frame_is_taken() -> None:
     engine = make(opener, segmenter)
     results = engine.subscribe(100)
     with engine:
-        found = [results.get(5) for _ in range(8)]
+        found = [results.get(60) for _ in range(8)]
     indices = [r.frame.index for r in found if r]
     assert indices == sorted(set(indices))
     assert indices[-1] - indices[0] >= 7 * 20
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_read_is_left_out() -> None:
     bad = SourceError("b.jpg is damaged: leave it out")
     engine = make(Opener(camera(bad, live=False, frames=3)))
     with engine:
-        assert engine.wait(5)
+        assert engine.wait(60)
     assert (engine.status()["frames"], engine.status()["errors"]) == (3, 1)
 
 
@@ -142,7 +142,7 @@ def test_a_source_that_cannot_be_opened_is_tried_again(error: Exception, state: 
 
 def test_a_source_that_makes_no_sense_is_given_up() -> None:
     with make(Opener(InputError("camera:x: give a number"))) as engine:
-        assert engine.wait(5)
+        assert engine.wait(60)
         source = engine.status()["source"]
     assert source["error"] == "camera:x: give a number"
     assert source["state"] == "failed"
@@ -168,8 +168,9 @@ def test_pauses_double_up_to_the_cap_and_start_anew_after_a_frame() -> None:
 )  # fmt: skip
 def test_a_camera_that_stops_comes_back(failure: Any) -> None:
     opener = Opener(camera(0.0, failure), camera())
-    with make(opener) as engine:
-        results = engine.subscribe(1000)
+    engine = make(opener)
+    results = engine.subscribe(1_000_000)  # however long this thread has to wait for a CPU
+    with engine:
         until(lambda: len(opener.sources) == 2)
         until(lambda: engine.status()["source"]["state"] == "running")
         until(lambda: engine.status()["frames"] > 3)
@@ -177,7 +178,7 @@ def test_a_camera_that_stops_comes_back(failure: Any) -> None:
         assert opener.sources[0].closed
     sequence = [r.sequence for r in results]
     assert sequence == list(range(len(sequence)))  # the frames' own numbers start again
-    assert opener.sources[1].closed
+    until(lambda: opener.sources[1].closed)  # by a thread that stop() does not wait for long
 
 
 def descriptors() -> int:
@@ -249,7 +250,7 @@ def test_a_slow_reader_misses_frames_and_slows_nothing() -> None:
     engine = make(files(100))
     slow, fast = engine.subscribe(1), engine.subscribe(200)
     with engine:
-        assert engine.wait(5)
+        assert engine.wait(60)
     assert [r.sequence for r in slow] == [99]
     assert slow.dropped == 99
     assert len(list(fast)) == 100
@@ -258,7 +259,7 @@ def test_a_slow_reader_misses_frames_and_slows_nothing() -> None:
 def test_a_reader_can_leave_and_come_late() -> None:
     with make(Opener(camera())) as engine:
         with engine.subscribe() as results:
-            assert results.get(5)
+            assert results.get(60)
         before = results.dropped
         until(lambda: engine.status()["frames"] > 10)
         assert results.dropped == before
@@ -359,7 +360,7 @@ def test_status_and_summary_are_json() -> None:
     json.dumps(engine.status(), allow_nan=False)
     results = engine.subscribe()
     with engine:
-        result = results.get(5)
+        result = results.get(60)
         assert result is not None
         status = json.loads(json.dumps(engine.status(), allow_nan=False))
     assert status["model"]["name"] == "fake"

@@ -44,8 +44,9 @@ def running(engine: Engine) -> str:
 
 def test_the_next_frames_are_another_models() -> None:
     first = SlowSegmenter(name="first")
-    with make(segmenter=first) as engine:
-        results = engine.subscribe(1000)
+    engine = make(segmenter=first)
+    results = engine.subscribe(1_000_000)
+    with engine:
         until(lambda: first.seen)
         model = engine.status()["model"]
         assert (model["choice"], model["loading"], model["error"]) == ("first", None, None)
@@ -150,7 +151,7 @@ def test_only_the_known_ones_can_be_chosen(name: Any) -> None:
 
 def test_after_the_end_no_model_will_run() -> None:
     with make(Opener(lambda: FakeSource(live=False, frames=2))) as engine:
-        assert engine.wait(5)
+        assert engine.wait(60)
         with pytest.raises(InputError, match="the source has ended"):
             engine.configure(model="second")
         engine.configure(model="first", score_threshold=0.9)

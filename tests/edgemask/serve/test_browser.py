@@ -18,6 +18,7 @@ from live_fakes import FakeBoard, SlowSegmenter, until
 from numpy.typing import NDArray
 from PIL import Image
 
+from edgemask.errors import ModelError
 from edgemask.live.engine import Engine
 from edgemask.serve.server import Server
 from edgemask.sources import Frame, Source
@@ -69,8 +70,15 @@ def chromium() -> Iterator[Any]:
 def site() -> Iterator[tuple[Engine, Server, FakeBoard]]:
     from edgemask import Segmenter
 
+    def broken() -> Any:
+        raise ModelError("garden.zip is not a complete zip file: fetch the pack again")
+
+    models = {"people": Segmenter, "people again": Segmenter, "garden.zip": broken}
     board = FakeBoard(61.0)
-    engine = Engine(Swaying, Segmenter(), max_fps=6, max_temp=75, board=board, board_seconds=0.2)
+    engine = Engine(
+        Swaying, Segmenter(), max_fps=6, max_temp=75, board=board, board_seconds=0.2,
+        models=models, model="people",
+    )  # fmt: skip
     with engine, Server(engine, port=0, token="a-token-of-some-length") as server:
         until(engine.processing, 60)
         yield engine, server, board
@@ -146,6 +154,32 @@ def test_a_slider_changes_the_engine(page: Any, site: tuple[Engine, Server, Fake
         until(lambda: page.locator("#list li").count() > 0, 10)
     finally:
         site[0].configure(score_threshold=0.5)
+
+
+def test_the_model_is_chosen_from_a_list(page: Any, site: tuple[Engine, Server, FakeBoard]) -> None:
+    def running() -> str:
+        return str(site[0].status()["model"]["choice"])
+
+    page.wait_for_selector("select[name=model]:visible")
+    names = page.locator("select[name=model] option").all_inner_texts()
+    assert names == ["garden.zip", "people", "people again"]
+    chosen = page.locator("select[name=model]")
+    try:
+        assert chosen.input_value() == "people"
+        chosen.select_option("people again")
+        until(lambda: running() == "people again", 30)
+        keep(page, "model")
+        chosen.select_option("garden.zip")
+        note = page.locator("#note")
+        until(lambda: "The model garden.zip was not taken, people again goes on" in
+              note.text_content(), 30)  # fmt: skip
+        until(lambda: chosen.input_value() == "people again", 30)
+        keep(page, "model-refused")
+        assert running() == "people again"
+        assert page.complaints == []
+    finally:
+        site[0].configure(model="people")
+        until(lambda: running() == "people", 30)
 
 
 def test_heat_is_shown(page: Any, site: tuple[Engine, Server, FakeBoard]) -> None:

@@ -248,16 +248,17 @@ def paste(
     pixels = np.array(spans, np.int64).reshape(-1, 2, 2)
     pixels *= pixels[:, :, 1:].all(axis=1, keepdims=True)
     points = _sample_points(frames, pixels, size)
-    index = np.arange(size, dtype=np.float32)[:, None]
+    # Bilinear weights of each cell (rows) for each pixel: hats around the sampling points.
+    hats = np.arange(size, dtype=np.float32)[:, None] - points
+    np.abs(hats, out=hats)
+    np.subtract(np.float32(1), hats, out=hats)
+    # Against an array: with a number, maximum() takes three times as long.
+    np.maximum(hats, np.zeros(len(points), np.float32), out=hats)
     crops, offset = [], 0
     for n, (rows, columns) in enumerate(pixels[:, :, 1].tolist()):
-        # Bilinear weights of each cell (rows) for each pixel: hats around the sampling points.
-        hats = index - points[offset : offset + rows + columns]
-        offset += rows + columns
-        np.abs(hats, out=hats)
-        np.subtract(np.float32(1), hats, out=hats)
-        np.maximum(hats, 0, out=hats)
-        crops.append(hats[:, :rows].T @ (cells[n] @ hats[:, rows:]) >= level)
+        middle, end = offset + rows, offset + rows + columns
+        crops.append(hats[:, offset:middle].T @ (cells[n] @ hats[:, middle:end]) >= level)
+        offset = end
     return CropMasks(crops, pixels[:, ::-1, 0], height, width)
 
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from edgemask.boxes import Floats, area, as_boxes, overlap_and_union
+from edgemask.boxes import Floats, as_boxes, overlap_and_union
 from edgemask.errors import InputError
 
-__all__ = ["batched_nms", "nms"]
+__all__ = ["batched_nms", "nms", "nms_in_order"]
 
 Indices = NDArray[np.int64]
 
-#: Boxes handled at once: large enough that NumPy's cost per call does not count, small enough
-#: that the overlap matrices stay in the cache of a Cortex-A53.
-_BLOCK = 96
+#: Boxes handled at once, at most: enough that NumPy's cost per call does not count, and so few that
+#: the overlap matrices stay in the cache of a Cortex-A53.
+_BLOCK = 112
 
 #: Up to here torchvision's batched_nms shifts the classes apart, beyond it loops over them.
 _SHIFT_LIMIT = 1000
@@ -55,6 +58,27 @@ def nms(
     """
     coordinates, values = _check(boxes, scores)
     return _nms(coordinates, values, iou_threshold, max_output)
+
+
+def nms_in_order(boxes: ArrayLike, iou_threshold: float, max_output: int | None = None) -> Indices:
+    """Do what :func:`nms` does for boxes that are sorted by descending score already.
+
+    Parameters
+    ----------
+    boxes : array_like, shape (N, 4)
+        x0 y0 x1 y1 in pixels, the best first.
+    iou_threshold : float
+        In [0, 1].
+    max_output : int, optional
+        Stop when so many boxes are kept.
+
+    Returns
+    -------
+    ndarray of int64, shape (K,)
+        Indices of the boxes that are kept, ascending.
+    """
+    columns = np.ascontiguousarray(as_boxes(boxes).T)
+    return _in_order(columns, iou_threshold, max_output)
 
 
 def batched_nms(
@@ -104,6 +128,8 @@ def batched_nms(
         raise InputError(f"{classes.size} class ids for {len(values)} boxes; give one per box")
     if not len(values):
         return np.zeros(0, np.int64)
+    if not classes.any():
+        return _nms(coordinates, values, iou_threshold, max_output)
     if len(values) <= _SHIFT_LIMIT:
         step = coordinates.max() + np.float32(1)
         apart = coordinates.min() >= 0
@@ -133,72 +159,74 @@ def _check(boxes: ArrayLike, scores: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _nms(boxes: Floats, scores: Floats, iou_threshold: float, max_output: int | None) -> Indices:
-    """Greedy NMS, a block of boxes at a time.
+    order = np.argsort(-scores, kind="stable")
+    kept = _in_order(boxes.T.take(order, axis=1), iou_threshold, max_output)
+    return order[kept].astype(np.int64, copy=False)  # argsort gives int32 on 32-bit ARM
+
+
+def _in_order(columns: Floats, iou_threshold: float, max_output: int | None) -> Indices:
+    """Greedy NMS, a block of boxes (4, N) at a time.
 
     A block is first compared with the boxes that are kept already, and only the survivors with
     each other. That is kept x N overlaps in place of N x N, and none for the boxes after
     `max_output` is reached.
     """
-    limit = len(scores) if max_output is None else min(max_output, len(scores))
-    order = np.argsort(-scores, kind="stable")
-    columns = boxes.T.take(order, axis=1)
-    areas = area(boxes)[order]
+    total = columns.shape[1]
+    limit = total if max_output is None else min(max_output, total)
+    sides = columns[2:] - columns[:2]
+    # The boxes' areas are a fifth row.
+    table = np.concatenate([columns, np.multiply(sides[:1], sides[1:])])
     threshold = _float32_at_most(iou_threshold)
-    # Positions in `order` that are kept, and their boxes, in preallocated arrays.
-    kept = np.empty(limit, np.int64)
-    kept_columns = np.empty((4, limit), np.float32)
-    kept_areas = np.empty(limit, np.float32)
-    count = 0
-    for start in range(0, len(order), _BLOCK):
-        if count >= limit:
-            break
-        block = slice(start, start + _BLOCK)
-        candidates, candidate_areas = columns[:, block], areas[block]
-        positions = np.arange(start, start + len(candidate_areas))
-        if count:
-            rivals = _exceeds(
-                kept_columns[:, :count], kept_areas[:count], candidates, candidate_areas, threshold
-            )
-            free = np.flatnonzero(~rivals.any(axis=0))
-            candidates, candidate_areas = candidates.take(free, axis=1), candidate_areas[free]
-            positions = positions[free]
-        rivals = _exceeds(candidates, candidate_areas, candidates, candidate_areas, threshold)
-        chosen = _greedy(rivals, limit - count)
-        end = count + len(chosen)
-        kept[count:end] = positions[chosen]
-        kept_columns[:, count:end] = candidates[:, chosen]
-        kept_areas[count:end] = candidate_areas[chosen]
-        count = end
-    return order[kept[:count]].astype(np.int64, copy=False)  # argsort gives int32 on 32-bit ARM
-
-
-def _exceeds(
-    a: Floats, a_area: Floats, b: Floats, b_area: Floats, threshold: np.float32
-) -> NDArray[np.bool_]:
-    """Return which pairs have an IoU above the threshold; never where the union is empty."""
-    overlap, union = overlap_and_union(a, a_area, b, b_area)
+    # Positions that are kept, and their boxes.
+    kept: list[int] = []
+    winners = np.empty((5, limit), np.float32)
     with np.errstate(divide="ignore", invalid="ignore"):
-        np.divide(overlap, union, out=overlap)
+        # As many in each block: 200 boxes are two of 100, not one of 112 and the rest.
+        length = math.ceil(total / math.ceil(total / _BLOCK)) if total else 1
+        for start in range(0, total, length):
+            count = len(kept)
+            if count >= limit:
+                break
+            block = table[:, start : start + length]
+            positions: Sequence[int] = range(start, start + block.shape[1])
+            if count:
+                rivals = _exceeds(winners[:, :count], block, threshold)
+                free = np.flatnonzero(~rivals.any(axis=0))
+                block = block.take(free, axis=1)
+                positions = (free + start).tolist()
+            chosen = _greedy(_exceeds(block, block, threshold), limit - count)
+            kept += [positions[n] for n in chosen]
+            winners[:, count : len(kept)] = block.take(np.array(chosen, np.intp), axis=1)
+    return np.array(kept, np.int64)
+
+
+def _exceeds(a: Floats, b: Floats, threshold: np.float32) -> NDArray[np.bool_]:
+    """Return which pairs of (5, N) and (5, M) have an IoU above the threshold.
+
+    Never where the union is empty: that is NaN, which the caller silences.
+    """
+    overlap, union = overlap_and_union(a[:4], a[4], b[:4], b[4])
+    np.divide(overlap, union, out=overlap)
     return overlap > threshold
 
 
 def _greedy(rivals: NDArray[np.bool_], limit: int) -> list[int]:
     """Return which boxes of a block survive, given who suppresses whom (best box first).
 
-    The sequential part of the algorithm. Each row is one Python integer with a bit per box:
-    a step costs half of what operations on NumPy rows would.
+    The sequential part of the algorithm. Each row is one Python integer with a bit per box, so
+    that a step costs half of what operations on NumPy rows would; and only those that survive are
+    visited, the next being the lowest bit of those that are left.
     """
     packed = np.packbits(rivals, axis=1, bitorder="little")
     step, data = packed.shape[1], packed.tobytes()
-    suppressed = 0
+    left = (1 << len(rivals)) - 1
     chosen: list[int] = []
-    for index in range(len(rivals)):
-        if not suppressed >> index & 1:
-            chosen.append(index)
-            if len(chosen) == limit:
-                break
-            row = data[index * step : (index + 1) * step]
-            suppressed |= int.from_bytes(row, "little")
+    while left and len(chosen) < limit:
+        index = (left & -left).bit_length() - 1
+        chosen.append(index)
+        row = data[index * step : (index + 1) * step]
+        # Its own bit is cleared apart: a box without extent is no rival of itself.
+        left &= ~(int.from_bytes(row, "little") | 1 << index)
     return chosen
 
 

@@ -191,8 +191,10 @@ class Pipeline:
             pooled += np.float32(wanted[1])
         if wanted == (1.0, 0):  # a float head
             return pooled
-        np.rint(pooled, out=pooled)
-        return np.clip(pooled, -128, 127, out=pooled).astype(np.int8)
+        codes = np.empty(pooled.shape, np.int8)
+        if not same:  # a mean of int8 values is no less and no more than the values
+            pooled = np.clip(pooled, -128, 127, out=pooled)
+        return np.rint(pooled, out=codes, casting="unsafe")
 
     def _box_stage(
         self,

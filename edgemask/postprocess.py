@@ -6,6 +6,7 @@ raw RPN outputs → :func:`proposals` → box head → :func:`detections` → ma
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from edgemask import boxes as bx
 from edgemask.anchors import anchors_of
-from edgemask.nms import batched_nms, nms
+from edgemask.nms import batched_nms, nms_in_order
 from edgemask.quant import dequantize, lookup, sigmoid, sigmoid_table, softmax, top_k
 
 __all__ = ["Detections", "detections", "mask_probabilities", "proposals", "rescore"]
@@ -67,23 +68,30 @@ def proposals(
     """
     levels: Sequence[str] = rpn["levels"]
     logits = [outputs[f"rpn_logits_{level}"] for level in levels]
-    params = [quantization(f"rpn_logits_{level}") for level in levels]
-    shapes = [(logit.shape[1], logit.shape[2]) for logit in logits]
-    anchors = anchors_of(rpn, shapes)
-    chosen, scores = top_k(logits, params, rpn["pre_nms"])
-    deltas = np.empty((len(chosen), 4), np.float32)
-    start = 0
-    for level, logit in zip(levels, logits, strict=True):
-        here = (chosen >= start) & (chosen < start + logit.size)
-        name = f"rpn_deltas_{level}"
-        raw = outputs[name].reshape(-1, 4)[chosen[here] - start]
-        deltas[here] = dequantize(raw, *quantization(name))
-        start += logit.size
-    decoded = bx.clip(bx.decode(deltas, anchors[chosen], rpn["box_weights"]), height, width)
+    chosen, _ = top_k(
+        logits, [quantization(f"rpn_logits_{level}") for level in levels], rpn["pre_nms"]
+    )
+    names = [f"rpn_deltas_{level}" for level in levels]
+    raw = np.concatenate([outputs[name].reshape(-1, 4) for name in names])
+    counts = tuple(logit.size for logit in logits)
+    zero_points, scales = _codes(counts, tuple(quantization(name) for name in names))
+    deltas = raw.take(chosen, axis=0).astype(np.float32)
+    deltas -= zero_points.take(chosen)[:, None]
+    deltas *= scales.take(chosen)[:, None]
+    anchors = anchors_of(rpn, [logit.shape[1:3] for logit in logits]).take(chosen, axis=0)
+    decoded = bx.clip(bx.decode(deltas, anchors, rpn["box_weights"]), height, width)
     visible = (decoded[:, 2:] - decoded[:, :2] >= MIN_SIDE).all(axis=1)
     if not visible.all():
-        decoded, scores = decoded[visible], scores[visible]
-    return decoded[nms(decoded, scores, rpn["nms_threshold"], rpn["post_nms"])]
+        decoded = decoded[visible]
+    # The best logit comes first, so there is nothing to sort.
+    return decoded.take(nms_in_order(decoded, rpn["nms_threshold"], rpn["post_nms"]), axis=0)
+
+
+@functools.lru_cache(maxsize=16)
+def _codes(counts: tuple[int, ...], params: tuple[tuple[float, int], ...]) -> tuple[Floats, Floats]:
+    """Return the zero point and the scale of every anchor's deltas, level after level."""
+    scales, zero_points = np.array(params, np.float32).T
+    return np.repeat(zero_points, counts), np.repeat(scales, counts)
 
 
 def detections(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgemask.errors import InputError
-from edgemask.nms import batched_nms, nms
+from edgemask.nms import batched_nms, nms, nms_in_order
 
 GOLDEN = np.load(Path(__file__).parents[1] / "data" / "kernels_golden.npz")
 CASES = ["random", "tied", "many", "many_tied"]
@@ -127,3 +127,23 @@ def test_wrong_input():
         nms(np.zeros((3, 4)), np.zeros(2), 0.5)
     with pytest.raises(InputError, match="one per box"):
         batched_nms(np.zeros((3, 4)), np.zeros(3), [1, 2], 0.5)
+
+
+@pytest.mark.parametrize("count", [0, 1, 111, 112, 113, 200, 225, 500])
+@pytest.mark.parametrize("limit", [None, 0, 1, 50])
+def test_sorted_boxes_need_no_scores(count: int, limit: int | None) -> None:
+    rng = np.random.default_rng(count)
+    low = rng.uniform(0, 60, (count, 2))
+    boxes = np.concatenate([low, low + rng.uniform(0, 60, (count, 2))], axis=1).astype(np.float32)
+    scores = np.linspace(1, 0, count, dtype=np.float32)
+    found = nms_in_order(boxes, 0.5, limit)
+    assert found.dtype == np.int64
+    np.testing.assert_array_equal(found, nms(boxes, scores, 0.5, limit))
+    if limit is None:
+        assert (np.diff(found) > 0).all()
+
+
+def test_a_block_of_which_nothing_is_kept() -> None:
+    boxes = np.tile(np.float32([5, 5, 20, 30]), (300, 1))
+    assert nms_in_order(boxes, 0.5).tolist() == [0]
+    assert nms(boxes, np.ones(300), 0.5).tolist() == [0]

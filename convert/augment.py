@@ -43,15 +43,23 @@ def _crop_window(record: Record, config: AugmentConfig, rng: np.random.Generator
     return np.array([origin[0], origin[1], origin[0] + w, origin[1] + h])
 
 
-def _render(image: Image.Image, window: np.ndarray, crop: int) -> np.ndarray:
-    """Resample ``window`` of the image to (crop, crop, 3); grey beyond the image's edge."""
+def _render(image: Image.Image, window: np.ndarray, crop: int, average: bool) -> np.ndarray:
+    """Resample ``window`` of the image to (crop, crop, 3); grey beyond the image's edge.
+
+    With ``average`` every pixel is a mean over all that it covers, as Pillow's resize does it; else
+    it is interpolated between the four nearest ones, as fast resizers and cameras do it.
+    """
     x0, y0, x1, y1 = window
     inside = (max(x0, 0), max(y0, 0), min(x1, image.width), min(y1, image.height))
     sx, sy = crop / (x1 - x0), crop / (y1 - y0)
     left, top = round((inside[0] - x0) * sx), round((inside[1] - y0) * sy)
     right, bottom = round((inside[2] - x0) * sx), round((inside[3] - y0) * sy)
     size = (max(right - left, 1), max(bottom - top, 1))
-    patch = image.resize(size, Image.Resampling.BILINEAR, box=inside)
+    if average:
+        patch = image.resize(size, Image.Resampling.BILINEAR, box=inside)
+    else:
+        extent = Image.Transform.EXTENT
+        patch = image.transform(size, extent, inside, Image.Resampling.BILINEAR)
     canvas = np.full((crop, crop, 3), 128, np.uint8)
     canvas[top : top + size[1], left : left + size[0]] = np.asarray(patch)[
         : crop - top, : crop - left
@@ -96,7 +104,9 @@ def make_sample(
     rng = np.random.default_rng(seed)
     crop = config.crop
     window = _crop_window(record, config, rng)
-    pixels = _render(image, window, crop)
+    # Decided only where it is wanted: other runs go on with the random numbers they had.
+    average = config.plain_resize <= 0 or rng.random() >= config.plain_resize
+    pixels = _render(image, window, crop, average)
     scale = crop / (window[2:] - window[:2])
     to_crop = np.tile(scale, 2)
     shift = np.tile(window[:2], 2)

@@ -36,6 +36,8 @@ class BackboneConfig:
     stem: int = 0  # channels of the first convolution, 0: MobileNetV2's
     expansions: list[int] = field(default_factory=list)  # of blocks 1..last_block (maskrcnn2go: of
     # its 13 blocks), as prune chose them; empty: not pruned
+    # Expanded channels of three fused blocks in the place of blocks 0..3; empty: MobileNetV2's own
+    fused: list[int] = field(default_factory=list)
 
 
 @dataclass
@@ -77,6 +79,18 @@ class BoxHeadConfig:
 
 
 @dataclass
+class ContextConfig:
+    """A path at half the resolution that sees the whole region, in the mask and keypoint heads.
+
+    ``channels = 0`` leaves it out.
+    """
+
+    channels: int = 0
+    blocks: int = 3  # dense 3x3 convolutions
+    dense: int = 12  # channels that the fully connected layer reads; 0: without such a layer
+
+
+@dataclass
 class MaskHeadConfig:
     """Mask branch: residual separable convolutions at 14x14, depth-to-space to 28x28."""
 
@@ -87,6 +101,7 @@ class MaskHeadConfig:
     blocks: int = 4
     kernel: int = 5
     up_channels: int = 48
+    context: ContextConfig = field(default_factory=ContextConfig)
     expansions: list[int] = field(default_factory=list)  # maskrcnn2go: of the head's 4 blocks
     class_agnostic: bool = True
     threshold: float = 0.5
@@ -108,6 +123,7 @@ class KeypointHeadConfig:
     width: int = 128
     kernel: int = 5
     up_channels: int = 64
+    context: ContextConfig = field(default_factory=ContextConfig)
     box_scale: float = 1.0  # regions are this much larger than the boxes
 
 
@@ -137,6 +153,7 @@ class AugmentConfig:
     aspect_jitter: float = 0.1
     flip: float = 0.5
     color: float = 0.3
+    plain_resize: float = 0.0  # share of crops shrunk without averaging, as fast resizers do it
 
 
 @dataclass

@@ -96,6 +96,20 @@ def _network_problems(model: ModelConfig) -> dict[str, bool]:
         )
         for name, (count, what) in counts.items()
     }
+    fused = model.backbone.fused
+    problems["model.backbone.fused must be three widths, of which only the second may be 0"] = (
+        bool(fused) and (len(fused) != 3 or fused[0] < 1 or fused[1] < 0 or fused[2] < 1)
+    )
+    problems["model.backbone.fused must be empty with model.backbone.kind = 'maskrcnn2go'"] = (
+        second and bool(fused)
+    )
+    for name in ("mask_head", "keypoint_head"):
+        head = getattr(model, name)
+        problems[f"model.{name}.context needs 1 or more blocks in the head and an even size"] = (
+            head.context.channels > 0
+            and not second
+            and (head.output_size % 2 != 0 or (name == "mask_head" and head.blocks < 1))
+        )
     problems["model.rpn.anchor_boxes and model.backbone.kind = 'maskrcnn2go' need each other"] = (
         second != bool(model.rpn.anchor_boxes)
     )

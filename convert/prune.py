@@ -77,10 +77,11 @@ def layer_axes(name: str) -> Axes | None:
     return None
 
 
-def _known_axes(model: MaskRCNN, layer: str) -> Axes:
+def _known_axes(model: MaskRCNN, layer: str) -> Axes | None:
+    """As :func:`layer_axes`; None also for the stem in front of fused blocks."""
     axes = layer_axes(layer)
-    if axes is None:
-        raise PruneError(f"layer {layer} cannot be pruned: its channels are not known")
+    if axes is None or (layer == "Conv1" and model.config.backbone.fused):
+        return None
     last = f"rpn{model.config.rpn.convs - 1}" if model.config.rpn.convs else "neck"
     return Axes(last if axes.reads == "rpn-last" else axes.reads, axes.writes)
 
@@ -93,7 +94,8 @@ def group_sizes(model: MaskRCNN) -> dict[str, int]:
     """Number of channels of each group of a network."""
     sizes: dict[str, int] = {}
     for layer in _weighted_layers(model):
-        writes = _known_axes(model, layer.name).writes
+        axes = _known_axes(model, layer.name)
+        writes = axes and axes.writes
         if writes is not None and not isinstance(layer, keras.layers.DepthwiseConv2D):
             channels = int(layer.weights[0].shape[-1])
             sizes[writes] = channels // 4 if layer.name == "mask_up" else channels
@@ -115,8 +117,11 @@ def measure_channels(model: MaskRCNN, images: Iterable[np.ndarray]) -> Statistic
         (before it, where the pyramid reads) → mean (C,), variance (C,).
     """
     first = model.first_stage
-    outputs = {"stem": first.get_layer("expanded_conv_depthwise_relu").output}
-    for index in range(1, model.config.backbone.last_block + 1):
+    outputs, blocks = {}, range(4, model.config.backbone.last_block + 1)
+    if not model.config.backbone.fused:
+        outputs["stem"] = first.get_layer("expanded_conv_depthwise_relu").output
+        blocks = range(1, model.config.backbone.last_block + 1)
+    for index in blocks:
         outputs[f"block_{index}"] = first.get_layer(f"block_{index}_depthwise_relu").output
     for index in (6, 13):
         outputs[f"block_{index}/expand"] = first.get_layer(f"block_{index}_expand_relu").output
@@ -145,7 +150,8 @@ def channel_energies(model: MaskRCNN, statistics: Statistics) -> dict[str, np.nd
     """
     energies: dict[str, np.ndarray] = {}
     for layer in _weighted_layers(model):
-        reads = _known_axes(model, layer.name).reads
+        axes = _known_axes(model, layer.name)
+        reads = axes and axes.reads
         is_depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
         if reads is None or is_depthwise or isinstance(layer, keras.layers.BatchNormalization):
             continue
@@ -161,50 +167,6 @@ def channel_energies(model: MaskRCNN, statistics: Statistics) -> dict[str, np.nd
         # Every reader counts alike: a channel that one of them needs is needed.
         energies[reads] = energies.get(reads, 0) + share
     return {name: value / value.sum() for name, value in energies.items()}
-
-
-def plan_expansions(
-    energies: Mapping[str, np.ndarray], costs: Mapping[str, float], budget: float, least: int = 16
-) -> dict[str, int]:
-    """Choose how many channels of each group stay, for a budget of multiply-accumulates.
-
-    Greedy: of all groups, the eight channels whose energy per multiply-accumulate is lowest go
-    next. Energy is relative to what is left in the group, so no group is emptied first.
-
-    Parameters
-    ----------
-    energies : dict of group to (C,)
-    costs : dict of group to float
-        Multiply-accumulates of one channel.
-    budget : float
-        For the sum over groups of channels x cost.
-    least : int
-        Channels that stay in any case.
-
-    Raises
-    ------
-    PruneError
-        The budget is below what ``least`` channels cost.
-    """
-    ordered = {name: np.sort(energies[name])[::-1] for name in costs}
-    kept = {name: len(ordered[name]) for name in costs}
-    total = sum(kept[name] * costs[name] for name in costs)
-    while total > budget:
-        candidates = {}
-        for name, count in kept.items():
-            if count - STEP >= least:
-                left = ordered[name][:count]
-                lost = left[count - STEP :].sum() / max(float(left.sum()), 1e-12)
-                candidates[name] = lost / (STEP * costs[name])
-        if not candidates:
-            raise PruneError(
-                f"a budget of {budget / 1e6:.0f} MMAC cannot be met: {least} channels in every "
-                f"block need {total / 1e6:.0f}"
-            )
-        name = min(candidates, key=candidates.__getitem__)
-        kept[name] -= STEP
-        total -= STEP * costs[name]
-    return kept
 
 
 def expansion_costs(config: ModelConfig, height: int, width: int) -> dict[str, float]:
@@ -226,41 +188,60 @@ def expansion_costs(config: ModelConfig, height: int, width: int) -> dict[str, f
     return costs
 
 
-def narrow(wide: MaskRCNN, target: MaskRCNN, statistics: Statistics) -> dict[str, np.ndarray]:
+def narrow(
+    wide: MaskRCNN,
+    target: MaskRCNN,
+    statistics: Statistics,
+    given: Mapping[str, np.ndarray] | None = None,
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Fill ``target`` with the channels of ``wide`` that matter most.
 
     Parameters
     ----------
     wide, target : MaskRCNN
-        Networks of the same layers; ``target`` has no more channels in any group, and may
-        have fewer mask blocks.
+        ``target`` has no more channels in any group, and may have fewer mask blocks.
     statistics : dict
         From :func:`measure_channels` of ``wide``.
+    given : dict, optional
+        Groups whose channels are chosen already, to their positions.
 
     Returns
     -------
-    dict of group to the positions, in the wide network, of the channels that were kept.
+    chosen : dict of group to the positions, in the wide network, of the channels that were kept
+    fresh : list of layers that stay as they were
+        Those that the wide network has not got, or whose channels are not known and whose shape
+        is another.
 
     Raises
     ------
     PruneError
-        ``target`` is wider somewhere or has a layer that ``wide`` lacks.
+        ``target`` is wider somewhere.
     """
     energies = channel_energies(wide, statistics)
     have, want = group_sizes(wide), group_sizes(target)
-    chosen: dict[str, np.ndarray] = {}
+    chosen = dict(given or {})
+    fresh = []
     for group, count in want.items():
-        if group not in have or count > have[group]:
-            raise PruneError(f"{group} has {count} channels, the wide network {have.get(group, 0)}")
+        if group in chosen or group not in have:
+            continue
+        if count > have[group]:
+            raise PruneError(f"{group} has {count} channels, the wide network {have[group]}")
         order = np.argsort(-energies[group], kind="stable")[:count]
         chosen[group] = np.sort(order)
     source = {layer.name: layer for layer in _weighted_layers(wide)}
     for layer in _weighted_layers(target):
+        axes = _known_axes(target, layer.name)
         if layer.name not in source:
-            raise PruneError(f"the wide network has no layer {layer.name}")
-        _copy(source[layer.name], layer, _known_axes(target, layer.name), chosen, have)
+            fresh.append(layer.name)
+        elif axes is not None:
+            _copy(source[layer.name], layer, axes, chosen, have)
+        elif all(a.shape == b.shape for a, b in zip(source[layer.name].weights, layer.weights,
+                                                   strict=True)):  # fmt: skip
+            layer.set_weights(source[layer.name].get_weights())
+        else:
+            fresh.append(layer.name)
     _compensate(source, target, chosen, statistics)
-    return chosen
+    return chosen, fresh
 
 
 def _indices(layer: str, group: str, reads: bool, chosen, have, length: int) -> np.ndarray:
@@ -297,7 +278,9 @@ def _compensate(source, target: MaskRCNN, chosen, statistics: Statistics) -> Non
     """Add the mean of what the removed channels gave to the bias of their reader."""
     layers = {layer.name: layer for layer in _weighted_layers(target)}
     for name, layer in layers.items():
-        axes = layer_axes(name)
+        axes = _known_axes(target, name)
+        if axes is None or name not in source:
+            continue
         lateral = name.startswith("fpn_lateral")
         key = f"{axes.reads}/expand" if lateral else axes.reads
         pointwise = isinstance(layer, keras.layers.Conv2D | keras.layers.Dense)

@@ -86,7 +86,11 @@ class _Sums:
 
 
 def block_moments(
-    model: keras.Model, blocks: Iterable[str], inputs: Iterable[NDArray[np.float32]], seed: int = 0
+    model: keras.Model,
+    blocks: Iterable[str],
+    inputs: Iterable[NDArray[np.float32]],
+    seed: int = 0,
+    layer: str = "depthwise",
 ) -> dict[str, Moments]:
     """Measure blocks of a stage.
 
@@ -95,6 +99,10 @@ def block_moments(
     model : keras.Model
     blocks : names such as ``rpn_block_1``
     inputs : batches of the stage's input
+    seed : int
+        Of the cells that are looked at.
+    layer : str
+        Which layer of a block gives what its projection reads.
 
     Raises
     ------
@@ -106,7 +114,7 @@ def block_moments(
     names = {layer.name for layer in model.layers}
     for block in blocks:
         end = f"{block}_add" if f"{block}_add" in names else f"{block}_project"
-        outputs[block] = model.get_layer(f"{block}_depthwise").output
+        outputs[block] = model.get_layer(f"{block}_{layer}").output
         outputs[f"{block}/end"] = model.get_layer(end).output
     probe = keras.Model(model.input, outputs)
     sums = {name: _Sums(tensor.shape[-1]) for name, tensor in outputs.items()}
@@ -308,6 +316,27 @@ def narrow_blocks(wide: MaskRCNN, target: MaskRCNN, moments: Mapping[str, Moment
         weight.assign(value)
 
 
+def kept_channels(moments: Moments, kernel: NDArray[Any], count: int) -> NDArray[np.int64]:
+    """Positions of the ``count`` channels that a projection (C, out) needs most, ascending."""
+    if count == len(kernel):
+        return np.arange(count)
+    return np.sort(removal(moments, kernel).order[len(kernel) - count :])
+
+
+def refitted(
+    moments: Moments, kernel: Doubles, bias: Doubles, kept: NDArray[np.int64]
+) -> tuple[Doubles, Doubles]:
+    """Kernel (K, out) and bias (out,) that give what (C, out) gave, from the kept channels alone.
+
+    Least squares over what was measured.
+    """
+    if len(kept) == len(kernel):
+        return kernel, bias
+    stiff = _stiffened(moments.covariance)
+    fitted = np.linalg.solve(stiff[np.ix_(kept, kept)], stiff[kept] @ kernel)
+    return fitted, bias + moments.mean @ kernel - moments.mean[kept] @ fitted
+
+
 def _narrow_block(name: str, wide: keras.Model, target: keras.Model, moments: Moments) -> None:
     old, new = (
         [m.get_layer(f"{name}_{part}") for part in ("expand", "depthwise", "project")]
@@ -318,13 +347,8 @@ def _narrow_block(name: str, wide: keras.Model, target: keras.Model, moments: Mo
     count = new[0].filters
     if count > len(kernel):
         raise PruneError(f"{name} has {count} channels, the wide network {len(kernel)}")
-    kept = np.arange(count)
-    if count < len(kernel):
-        kept = np.sort(removal(moments, kernel).order[len(kernel) - count :])
-        stiff = _stiffened(moments.covariance)
-        fitted = np.linalg.solve(stiff[np.ix_(kept, kept)], stiff[kept] @ kernel)
-        bias += moments.mean @ kernel - moments.mean[kept] @ fitted
-        kernel = fitted
+    kept = kept_channels(moments, kernel, count)
+    kernel, bias = refitted(moments, kernel, bias, kept)
     new[0].kernel.assign(np.asarray(old[0].kernel)[..., kept])
     new[0].bias.assign(np.asarray(old[0].bias)[kept])
     new[1].kernel.assign(np.asarray(old[1].kernel)[:, :, kept])

@@ -37,12 +37,52 @@ def _conv(x, filters, kernel, stride, name, relu=True):
     return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
 
 
+def fused_front(image, stem: int, widths: Sequence[int], outputs: Sequence[int]) -> list:
+    """Stem and fused inverted residuals: what takes the place of blocks 0..3.
+
+    Early on, maps are large and channels few: there the depthwise convolutions of the expanded
+    channels move far more data than they compute. A fused block (Tan & Le 2021, EfficientNetV2)
+    expands with a dense 3x3 convolution instead. On large maps it is both fewer multiplications
+    and faster.
+
+    Parameters
+    ----------
+    image : Keras input (B, H, W, 3)
+    stem : int
+        Channels of the first convolution, at stride 2.
+    widths : sequence of int
+        Expanded channels of the fused blocks 1, 2 and 3, at strides 4, 4 and 8; 0 leaves the
+        second out.
+    outputs : sequence of int
+        Channels that they end with.
+
+    Returns
+    -------
+    list of tensors
+        What blocks 1, 2 and 3 end with.
+    """
+    x = _conv(image, stem, 3, 2, "Conv1")
+    ends = []
+    for index, (wide, out, stride) in enumerate(zip(widths, outputs, (2, 1, 2), strict=True), 1):
+        if not wide:
+            ends.append(x)
+            continue
+        y = _conv(x, wide, 3, stride, f"fused_{index}_expand")
+        y = _conv(y, out, 1, 1, f"fused_{index}_project", relu=False)
+        if stride == 1:
+            y = layers.Add(name=f"fused_{index}_add")([x, y])
+        x = y
+        ends.append(x)
+    return ends
+
+
 def mobilenet_v2(
     image,
     alpha: float = 1.0,
     last_block: int = 15,
     stem: int = 0,
     expansions: Sequence[int] = (),
+    fused: Sequence[int] = (),
 ) -> dict[str, keras.KerasTensor]:
     """Apply the trunk to ``image`` (B, H, W, 3) in [-1, 1).
 
@@ -58,6 +98,9 @@ def mobilenet_v2(
     expansions : sequence of int
         Expanded channels of blocks 1..``last_block``, as pruning chose them; empty takes
         MobileNetV2's six times the block's input.
+    fused : sequence of int
+        Expanded channels of three fused blocks in the place of blocks 0..3, see
+        :func:`fused_front`; empty keeps MobileNetV2's blocks.
 
     Returns
     -------
@@ -65,10 +108,17 @@ def mobilenet_v2(
         Feature maps ``c2`` (stride 4), ``c3`` (8), ``c4`` (16), ``c5`` (32). c3
         and c4 are the wide expansions inside the stride-2 blocks, as in SSDLite.
     """
-    x = _conv(image, stem or _round_channels(32 * alpha), 3, 2, "Conv1")
+    stem = stem or _round_channels(32 * alpha)
     features = {}
+    if fused:
+        ends = [_round_channels(base * alpha) for _, base, _ in BLOCKS[1:4]]
+        _, features["c2"], x = fused_front(image, stem, fused, ends)
+    else:
+        x = _conv(image, stem, 3, 2, "Conv1")
     channels = x.shape[-1]
     for index, (expansion, base, stride) in enumerate(BLOCKS[: last_block + 1]):
+        if fused and index < 4:
+            continue
         prefix = f"block_{index}" if index else "expanded_conv"
         out = _round_channels(base * alpha)
         skip = x
@@ -164,7 +214,7 @@ def load_initial_weights(model: keras.Model, path: str | Path) -> list[str]:
 
 def trunk_layers(model: keras.Model) -> list[keras.layers.Layer]:
     """Layers of ``model`` that belong to the trunk, of either kind, and have weights."""
-    prefixes = ("Conv1", "expanded_conv_", "block_")
+    prefixes = ("Conv1", "expanded_conv_", "block_", "fused_")
     return [lyr for lyr in model.layers if lyr.weights and lyr.name.startswith(prefixes)]
 
 
@@ -172,7 +222,8 @@ def freeze(model: keras.Model, blocks: int) -> None:
     """Stop training the stem and blocks 0..``blocks`` (-1: train everything)."""
     if blocks < 0:
         return
-    names = ["Conv1", "expanded_conv_"] + [f"block_{i}_" for i in range(blocks + 1)]
+    names = ["Conv1", "expanded_conv_"]
+    names += [f"{kind}_{i}_" for i in range(blocks + 1) for kind in ("block", "fused")]
     for layer in trunk_layers(model):
         if layer.name.startswith(tuple(names)):
             layer.trainable = False

@@ -65,6 +65,20 @@ class FlattenRoI(layers.Layer):
         return (input_shape[0], math.prod(input_shape[1:]))
 
 
+class UnflattenRoI(layers.Layer):
+    """(N, S·S·C) → (N, S, S, C), with a constant shape operand as in :class:`FlattenRoI`."""
+
+    def __init__(self, size: int, **keywords):
+        super().__init__(**keywords)
+        self.size = size
+
+    def call(self, inputs):
+        return tf.reshape(inputs, (-1, *self.compute_output_shape(inputs.shape)[1:]))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.size, self.size, input_shape[1] // self.size**2)
+
+
 def batch_norm(name: str) -> layers.BatchNormalization:
     """BatchNorm with the momentum that suits a few thousand steps."""
     return layers.BatchNormalization(momentum=0.98, epsilon=1e-3, name=name)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 from dataclasses import dataclass
 
 import keras
@@ -59,6 +61,12 @@ class MaskRCNN:
         """Anchor side per RPN level in pixels of the network input."""
         return tuple(self.config.rpn.anchor_scale * stride for stride in RPN_STRIDES)
 
+    def without_keypoints(self) -> MaskRCNN:
+        """The same network, weights shared, without its keypoint head."""
+        config = copy.deepcopy(self.config)
+        config.keypoint_head.blocks = 0
+        return dataclasses.replace(self, config=config, keypoint_head=None)
+
     def named_weights(self) -> dict[str, keras.Variable]:
         """All weights, keyed ``stage/layer/weight``; the key is stable across runs."""
         named = {}
@@ -76,8 +84,9 @@ def build_model(config: ModelConfig) -> MaskRCNN:
         return _build_maskrcnn2go(config, image)
     trunk_shape = config.backbone
     features = trunk.mobilenet_v2(
-        image, trunk_shape.alpha, trunk_shape.last_block, trunk_shape.stem, trunk_shape.expansions
-    )
+        image, trunk_shape.alpha, trunk_shape.last_block, trunk_shape.stem, trunk_shape.expansions,
+        trunk_shape.fused,
+    )  # fmt: skip
     pyramid = fpn(features, config.neck.channels)
     outputs = pyramid | rpn(pyramid, config.rpn.convs, anchors_per_cell(config))
     first = keras.Model(image, outputs, name="first_stage")
@@ -90,11 +99,11 @@ def build_model(config: ModelConfig) -> MaskRCNN:
         box_head(box.output_size, config.neck.channels, box.width, *box_outputs(config)),
         mask_head(
             mask.output_size, config.neck.channels, mask.blocks, mask.kernel, mask.up_channels,
-            1 if mask.class_agnostic else classes,
+            1 if mask.class_agnostic else classes, mask.context,
         ),
         keypoint_head(
             points.output_size, config.neck.channels, points.width, points.blocks, points.kernel,
-            points.up_channels, len(NAMES),
+            points.up_channels, len(NAMES), points.context,
         )
         if points.blocks
         else None,

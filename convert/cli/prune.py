@@ -99,15 +99,9 @@ def run(options: argparse.Namespace) -> int:
     from ..checkpoint import export_model, load_model
     from ..config import load_config
     from ..manifest import build_manifest
-    from ..prune import (
-        channel_energies,
-        expansion_costs,
-        group_sizes,
-        measure_channels,
-        narrow,
-        plan_expansions,
-    )
+    from ..prune import group_sizes, measure_channels, narrow
     from ..quantize import image_samples, load_images
+    from ..trunk_surgeon import choose_channels, measure_trunk, plan_trunk, refit_trunk
 
     config = load_config(options.config, options.set)
     wide, header = load_model(options.checkpoint)
@@ -117,16 +111,20 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--budget is for a network of the kind maskrcnn2go: give --trunk-mmac")
     paths = calibration_paths(options.images, options.annotations, options.count)
     manifest = build_manifest(wide.config, header["classes"])
-    statistics = measure_channels(wide, image_samples(load_images(paths), manifest))
+    images = load_images(paths)
+    statistics = measure_channels(wide, image_samples(images, manifest))
+    moments = measure_trunk(wide, image_samples(images, manifest))
     if options.trunk_mmac:
-        costs = expansion_costs(config.model, *size_of_frame(config.model.short_side))
-        energies = channel_energies(wide, statistics)
-        costs = {name: costs[name] for name in costs if name in energies}
-        kept = plan_expansions(energies, costs, options.trunk_mmac * 1e6)
-        config.model.backbone.expansions = list(kept.values())
+        size = size_of_frame(config.model.short_side)
+        budget = options.trunk_mmac * 1e6
+        config.model.backbone.expansions = plan_trunk(wide, moments, config.model, size, budget)
         print(f"expansions = {config.model.backbone.expansions}")
     target = build_model(config.model)
-    kept_channels = narrow(wide, target, statistics)
+    given = choose_channels(wide, target, moments)
+    kept_channels, fresh = narrow(wide, target, statistics, given)
+    refit_trunk(wide, target, moments, given)
+    if fresh:
+        print(f"new layers, not taken from {options.checkpoint}: {', '.join(fresh)}")
     header |= {
         "config": config.to_dict(),
         "step": 0,

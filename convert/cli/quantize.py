@@ -14,6 +14,8 @@ EXAMPLE = """example:
   edgemask-convert quantize runs/people/model.npz --annotations train.json \\
       --images images --out build/people.zip --report build/errors.md
   edgemask-convert quantize runs/people/model.npz --format float16 --out build/people-16.zip
+  edgemask-convert quantize runs/pose/model.npz --without-keypoints --name people \
+      --images images --out build/people.zip
 
 Writes a pack without measurements; edgemask-convert pack adds them.
 """
@@ -36,6 +38,10 @@ def add_parser(verbs) -> None:
     )
     parser.add_argument(
         "--count", type=int, default=200, help="images to calibrate on [%(default)s]"
+    )
+    parser.add_argument("--name", help="name of the pack [the one in the configuration]")
+    parser.add_argument(
+        "--without-keypoints", action="store_true", help="leave the keypoint head out"
     )
     parser.add_argument(
         "--report", type=Path, metavar="FILE",
@@ -64,6 +70,10 @@ def run(options: argparse.Namespace) -> int:
     if options.report and options.report.suffix not in (".json", ".md"):
         raise ValueError(f"--report {options.report}: give a name that ends in .json or .md")
     model, header = load_model(options.checkpoint)
+    if options.without_keypoints:
+        model = model.without_keypoints()
+    if options.name:
+        model.config.name = options.name
     if int8:
         paths = calibration_paths(options.images, options.annotations, options.count)
         images = load_images(paths)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -54,6 +55,29 @@ def test_same_seed_same_sample() -> None:
     for key in first:
         np.testing.assert_array_equal(first[key], again[key])
     assert (first["image"] != other["image"]).any()
+
+
+def test_plain_resize_does_not_average() -> None:
+    """A fine chessboard shrinks to grey if averaged, and to black and white if not."""
+    board = np.indices((HEIGHT, WIDTH)).sum(0) % 2 * 255
+    image = Image.fromarray(board.astype(np.uint8)[..., None].repeat(3, 2))
+    spread = {}
+    for share in (0.0, 1.0):
+        config = dataclasses.replace(PLAIN, min_short_side=40, max_short_side=40, crop=32)
+        config = dataclasses.replace(config, plain_resize=share)
+        spread[share] = make_sample(make_record([]), image, config, [1])["image"].std()
+    assert spread[0.0] < 40 < spread[1.0]
+
+
+def test_plain_resize_puts_things_in_the_same_place() -> None:
+    config = dataclasses.replace(PLAIN, min_short_side=90, max_short_side=90)
+    images = [
+        make_sample(make_record([]), ramp(), dataclasses.replace(config, plain_resize=p), [3])
+        for p in (0.0, 1e-9, 1.0)
+    ]
+    # a probability of next to nothing draws the number, so that what follows is the same
+    difference = images[1]["image"].astype(int) - images[2]["image"]
+    assert np.abs(difference).max() <= 2
 
 
 def test_shapes_and_types() -> None:

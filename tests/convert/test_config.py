@@ -111,10 +111,10 @@ def test_keypoints_of_a_class_that_is_not_learnt() -> None:
     assert load_config(None, [*overrides, "model.keypoint_head.class_id=18"])
 
 
-def test_the_pose_pack_is_the_people_pack_with_a_head() -> None:
-    """So that it can start from the people pack's weights and leave them as they are."""
-    pose, people = load_config(CONFIGS / "people-pose.toml"), load_config(CONFIGS / "people.toml")
-    assert pose.train.only == ["keypoint_head"]
-    assert pose.model.keypoint_head.blocks > 0
-    pose.model.keypoint_head, pose.model.name = people.model.keypoint_head, people.model.name
-    assert pose.model == people.model
+def test_the_lite_pack_can_learn_from_the_people_pack() -> None:
+    """Same anchors, classes and mask size, as distillation needs, and fewer channels."""
+    lite, people = (load_config(CONFIGS / f"{n}.toml").model for n in ("people-lite", "people"))
+    assert lite.classes == people.classes
+    assert lite.rpn.anchor_scale == people.rpn.anchor_scale
+    assert lite.mask_head.output_size == people.mask_head.output_size
+    assert lite.neck.channels < people.neck.channels

@@ -118,6 +118,11 @@ def test_from_drawings_to_keypoints(tmp_path: Path, capsys: pytest.CaptureFixtur
     for name in ("int8", "float"):
         assert pack.metrics[name]["keypoints"]["AP50"] > 0.6
 
+    run("quantize", model, *images, "--count", 2, "--without-keypoints", "--name", "plain",
+        "--out", plain := tmp_path / "plain.zip")  # fmt: skip
+    assert sorted(load_pack(plain).stages) == ["backbone", "box_head", "mask_head"]
+    assert load_pack(plain).manifest["name"] == "plain"
+
     # the device, on the same images
     capsys.readouterr()
     arguments = ["eval", *dev_images, "--model", final]

@@ -16,7 +16,6 @@ from edgemask_convert.prune import (
     group_sizes,
     measure_channels,
     narrow,
-    plan_expansions,
 )
 
 from .conftest import TINY
@@ -51,7 +50,8 @@ def run(model: Any) -> dict[str, np.ndarray]:
 
 def test_as_wide_as_before_is_a_copy(tiny_model: Any) -> None:
     target = build_model(config())
-    kept = narrow(tiny_model, target, measure_channels(tiny_model, images()))
+    kept, fresh = narrow(tiny_model, target, measure_channels(tiny_model, images()))
+    assert not fresh
     for name, value in run(tiny_model).items():
         np.testing.assert_allclose(run(target)[name], value, rtol=1e-5, atol=1e-5)
     assert {g: len(k) for g, k in kept.items()} == group_sizes(tiny_model)
@@ -104,7 +104,8 @@ def test_unread_channels_of_the_heads_can_go(tiny_model: Any) -> None:
     final.kernel.assign(kernel)
     target = build_model(config(box_head__width=8, mask_head__up_channels=4))
     statistics = measure_channels(wide, images())
-    assert set(narrow(wide, target, statistics)["box_fc1"]) == set(range(1, 16, 2))
+    chosen, _ = narrow(wide, target, statistics)
+    assert set(chosen["box_fc1"]) == set(range(1, 16, 2))
     logits = run(wide)["mask_logits"]
     np.testing.assert_allclose(run(target)["mask_logits"], logits, rtol=1e-4, atol=1e-4)
 
@@ -114,17 +115,6 @@ def test_every_group_has_an_energy_and_it_sums_to_one(tiny_model: Any) -> None:
     for group, count in group_sizes(tiny_model).items():
         assert energies[group].shape == (count,)
         assert energies[group].sum() == pytest.approx(1, abs=1e-4)
-
-
-def test_the_plan_takes_what_is_worth_least_for_its_cost() -> None:
-    even = np.full(32, 1 / 32)
-    skewed = np.concatenate([np.full(16, 1 / 16), np.zeros(16)])
-    kept = plan_expansions({"a": even, "b": skewed}, {"a": 1.0, "b": 1.0}, 48)
-    assert kept == {"a": 32, "b": 16}
-    # equal worth: the expensive one goes first
-    assert plan_expansions({"a": even, "b": even}, {"a": 1.0, "b": 3.0}, 104) == {"a": 32, "b": 24}
-    with pytest.raises(PruneError, match="cannot be met"):
-        plan_expansions({"a": even}, {"a": 1.0}, 8)
 
 
 def test_costs_are_those_of_mobilenet() -> None:

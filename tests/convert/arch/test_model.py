@@ -6,12 +6,12 @@ from typing import Any
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from edgemask_convert.arch import build_model
-from edgemask_convert.arch.heads import keypoint_head
 from edgemask_convert.arch.layers import DepthToSpace2x, FlattenRoI, NearestUpsample2x
-from edgemask_convert.config import from_dict, load_config
+from edgemask_convert.config import ConfigError, from_dict, load_config
 
-from ..conftest import TINY
+from ..conftest import TINY, changed
 
 CONFIGS = Path(__file__).resolve().parents[3] / "convert" / "configs"
 
@@ -115,21 +115,71 @@ def test_frozen_blocks(tiny_model: Any) -> None:
     assert "block_2_project" in trainable
 
 
-def test_keypoint_head_of_the_pose_pack_is_cheap() -> None:
-    """At most 40 million multiply-accumulates a person, as the people pack has no more to spare."""
-    config = load_config(CONFIGS / "people-pose.toml").model
-    points = config.keypoint_head
-    head = keypoint_head(
-        points.output_size, config.neck.channels, points.width, points.blocks, points.kernel,
-        points.up_channels, 17,
-    )  # fmt: skip
-    assert head.output["logits"].shape == (None, 28, 28, 17)
+CONTEXT = {"channels": 8, "blocks": 1, "dense": 2}
+
+
+def test_context_lets_every_cell_see_the_whole_region() -> None:
+    """Without it, what lies in the last corner does not reach the first; with it, it does."""
+    corner = np.zeros((1, 14, 14, 16), np.float32)
+    corner[0, 13, 13] = 6
+    reached = {}
+    for channels in (0, 8):
+        keras.utils.set_random_seed(1)
+        values = changed(TINY, mask_head__context=CONTEXT | {"channels": channels})
+        head = build_model(from_dict(values).model).mask_head
+        answers = [np.asarray(head(x)["logits"])[0, 0, 0, 0] for x in (corner, 0 * corner)]
+        reached[channels] = answers[0] != answers[1]
+    assert reached == {0: False, 8: True}
+
+
+@pytest.mark.parametrize("context", [{"channels": 8, "blocks": 0}, {"channels": 8, "dense": 0}])
+def test_either_way_of_the_context_can_be_left_out(context: dict[str, int]) -> None:
+    head = build_model(from_dict(changed(TINY, mask_head__context=context)).model).mask_head
+    assert head.output["logits"].shape == (None, 28, 28, 1)
+
+
+def test_context_of_an_odd_size_is_refused() -> None:
+    values = changed(TINY, mask_head__context=CONTEXT, mask_head__output_size=13)
+    with pytest.raises(ConfigError, match=r"mask_head\.context needs"):
+        from_dict(values)
+
+
+def test_keypoint_head_can_be_left_out(tiny_pose: Any) -> None:
+    plain = tiny_pose.without_keypoints()
+    assert list(plain.stages) == ["backbone", "box_head", "mask_head"]
+    assert plain.config.keypoint_head.blocks == 0
+    assert tiny_pose.config.keypoint_head.blocks > 0
+    assert plain.mask_head is tiny_pose.mask_head
+
+
+def multiply_accumulates(model: keras.Model, shape: tuple[int, ...]) -> int:
+    """Of the convolutions and matrix products of one call."""
+    graph = tf.function(model).get_concrete_function(tf.TensorSpec(shape)).graph
     total = 0
-    for layer in head.layers:
-        if not isinstance(layer, keras.layers.Conv2D | keras.layers.DepthwiseConv2D):
-            continue
-        rows, columns, channels = layer.output.shape[1:]
-        height, width, inputs, _ = layer.kernel.shape
-        depthwise = isinstance(layer, keras.layers.DepthwiseConv2D)
-        total += rows * columns * channels * height * width * (1 if depthwise else inputs)
-    assert 30e6 < total <= 40e6
+    for op in graph.get_operations():
+        if op.type in ("Conv2D", "DepthwiseConv2dNative", "MatMul"):
+            kernel = op.inputs[1].shape
+            inside = kernel[:-2] if op.type.startswith("Depthwise") else kernel[:-1]
+            total += op.outputs[0].shape.num_elements() * inside.num_elements()
+    return total
+
+
+@pytest.mark.parametrize(
+    ("name", "keypoints", "most"),
+    [("people", False, 1.0e9), ("people", True, 1.2e9), ("people-lite", False, 0.4e9)],
+)
+def test_shipped_networks_keep_their_budget(name: str, keypoints: bool, most: float) -> None:
+    """With 50 proposals and 5 detections at 416x320."""
+    model = build_model(load_config(CONFIGS / f"{name}.toml").model)
+    if not keypoints:
+        model = model.without_keypoints()
+    channels = model.config.neck.channels
+    regions = (5, 14, 14, channels)
+    shapes = {
+        "backbone": (1, 320, 416, 3),
+        "box_head": (50, 7, 7, channels),
+        "mask_head": regions,
+        "keypoint_head": regions,
+    }
+    total = sum(multiply_accumulates(m, shapes[stage]) for stage, m in model.stages.items())
+    assert 0.8 * most < total <= most

@@ -140,6 +140,8 @@ _DETECTIONS: Mapping[str, Rule] = {
     "activation": _one_of("sigmoid", "softmax"),
     "class_agnostic": _boolean,
 }
+# May be left out: averaged. See edgemask.shrink.
+_INPUT: Mapping[str, Rule] = {"resize": _one_of("averaged", "bilinear")}
 # Only in a pack with the stage keypoint_head; its pooling is roi.keypoint.
 _KEYPOINT: Rule = {
     "class_id": _integer(0, 2**31 - 1),
@@ -235,11 +237,11 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
     if not ids or len(set(ids)) != len(ids):
         return "classes must be a non-empty list with distinct ids"
     rpn, roi, stages = manifest["rpn"], manifest["roi"], manifest["stages"]
-    problem = _anchor_problem(manifest) or _first_problem(
-        manifest["detections"],
-        {key: rule for key, rule in _DETECTIONS.items() if key in manifest["detections"]},
-        "detections",
-    )
+    problem = _anchor_problem(manifest)
+    for section, optional in (("detections", _DETECTIONS), ("input", _INPUT)):
+        given = manifest[section]
+        rule = {key: inner for key, inner in optional.items() if key in given}
+        problem = problem or _first_problem(given, rule, section)
     if problem:
         return problem
     if len(rpn["box_weights"]) != 4 or len(manifest["detections"]["box_weights"]) != 4:

@@ -89,7 +89,7 @@ class Pipeline:
         self.stages = stages
         self.timings: dict[str, float] = {}
         self._now = clock
-        self._shrink = Shrinker(threads)
+        self._shrink = Shrinker(threads, manifest["input"].get("resize", "averaged") == "averaged")
         self._ids = np.array([c["id"] for c in manifest["classes"]], np.int32)
         self._names = [c["name"] for c in manifest["classes"]]
 

@@ -7,6 +7,7 @@ first the rows, a whole row of pixels being the channels, then, transposed, the 
 
 from __future__ import annotations
 
+import functools
 import importlib.resources
 from typing import Any
 
@@ -17,36 +18,92 @@ from edgemask.errors import RuntimeUnavailable
 from edgemask.geometry import InputSize, resize
 from edgemask.interpreter import load_runtime, tensor_view
 
-__all__ = ["MARKERS", "Shrinker", "numbers"]
+__all__ = ["MARKERS", "Shrinker", "between", "numbers"]
 
-MARKERS = (10007, 10009, 30027, 10037, 20074, 30111, 10039, 20078)
+MARKERS = (10007, 10009, 30027, 10037, 30111, 10061, 10039, 10067)
 """What the graphs in ``assets`` have in place of the :func:`numbers`, in that order."""
 
-_MOST = 6.0  # beyond it, more than two samples a pixel would be needed
+_MOST = 6.0  # what shrinks more, Pillow resizes: a few samples a pixel would leave gaps
 
 
-def numbers(height: int, width: int, rows: int, columns: int) -> tuple[int, ...]:
+def numbers(
+    height: int, width: int, rows: int, rows_between: int, columns: int, columns_between: int
+) -> tuple[int, ...]:
     """Return all numbers in a graph that depend on the sizes of its image and its result."""
-    return height, width, 3 * width, rows, 2 * rows, 3 * rows, columns, 2 * columns
+    return height, width, 3 * width, rows, 3 * rows, rows_between, columns, columns_between
+
+
+@functools.lru_cache(maxsize=256)
+def between(old: int, new: int, averaged: bool) -> int | None:
+    """Choose how many samples one axis is resized to before it is resized to its length.
+
+    Parameters
+    ----------
+    old, new : int
+        Length of the axis in the image and in the result, pixels.
+    averaged : bool
+        Whether to take more samples than pixels wherever the axis shrinks, or only where it shrinks
+        to less than half.
+
+    Returns
+    -------
+    int or None
+        `new` where one step is enough, else twice as many or a little less, or half of `old`. None
+        if two machines could differ with any of those.
+
+    Notes
+    -----
+    The runtime computes where to sample in float32. ARM compilers fuse the product and the sum into
+    one operation, others do not, and now and then this moves a weight by its last bit, 1/2048.
+    Which lengths are affected can be told, and others are taken.
+    """
+    if old <= new or (not averaged and old <= 2 * new and _same_everywhere(old, new)):
+        return new if _same_everywhere(old, new) else None
+    counts: list[int] = [*range(2 * new, 5 * new // 4, -1)]
+    # Means of two neighbours, or of four: a first step that is exact.
+    counts += [old // part for part in (2, 4) if old % part == 0 and old >= part * new]
+    for count in counts:
+        if _same_everywhere(old, count) and _same_everywhere(count, new):
+            return count
+    return None
+
+
+def _same_everywhere(old: int, new: int) -> bool:
+    """Whether all machines give the samples of a bilinear resize the same weights."""
+    scale = np.float32(old / new)
+    shift = np.float32(0.5) * scale - np.float32(0.5)
+    index = np.arange(new, dtype=np.float32)
+    fused = (index.astype(np.float64) * np.float64(scale) + np.float64(shift)).astype(np.float32)
+    weights = []
+    for points in (index * scale + shift, fused):
+        np.clip(points, np.float32(0), np.float32(old - 1), out=points)
+        whole = np.floor(points)
+        steps = np.rint((points - whole) * np.float32(2048))
+        weights.append(whole.astype(np.int64) * 2048 + steps.astype(np.int64))
+    return np.array_equal(*weights)
 
 
 class Shrinker:
     """Resizes images, with averaging; quickest when one after the other has the same size.
 
-    A pixel of the result is the mean of 2 x 2 bilinear samples, at a quarter and three quarters of
-    the part of the image that it covers: as smooth as Pillow's bilinear filter up to a third of
-    the size. What is less than a sixth in size, Pillow resizes (:func:`edgemask.geometry.resize`),
-    and so it does where XNNPACK is not available. Rounded after each axis, in integers: the same on
-    every machine that has XNNPACK. Not safe to share between threads.
+    Each axis is resized in two steps of bilinear interpolation, to about twice as many pixels as
+    are wanted, and from there to those: nearly what Pillow's bilinear filter gives. What is less
+    than a sixth in size, Pillow resizes (:func:`edgemask.geometry.resize`), and so it does where
+    XNNPACK is not available. Rounded after each step, in integers: the same on every machine that
+    has XNNPACK. Not safe to share between threads.
 
     Parameters
     ----------
     threads : int
         Threads of the runtime, 1 or more.
+    averaged : bool
+        False resizes in one step where that is to half the size or more. It takes half the time,
+        and a network that has only seen averaged pixels loses a little by it.
     """
 
-    def __init__(self, threads: int = 1) -> None:
+    def __init__(self, threads: int = 1, averaged: bool = True) -> None:
         self._threads = threads
+        self._averaged = averaged
         self._size: InputSize | None = None
         self._interpreter: Any = None
         self._input: NDArray[np.uint8] | None = None
@@ -78,25 +135,36 @@ class Shrinker:
         """
         if size.network == rgb.shape[:2]:
             return np.bitwise_xor(rgb, np.uint8(0x80)).view(np.int8)
-        pairs = tuple(zip(size.image, size.network, strict=True))
-        if not self._available or any(old > _MOST * new for old, new in pairs):
+        if not self._available:
             return None
         if size != self._size:
-            self._prepare(size, 2 if any(old > new for old, new in pairs) else 1)
-        assert self._input is not None
-        assert self._output is not None
+            self._prepare(size)
+        if self._input is None or self._output is None:
+            return None
         # int8 is what XNNPACK takes; flipping the top bit subtracts 128, on the way into the graph.
         np.bitwise_xor(rgb, np.uint8(0x80), out=self._input)
         self._interpreter.invoke()
         return self._output.view(np.int8)
 
-    def _prepare(self, size: InputSize, samples: int) -> None:
-        """Make the graph for images of one size, which takes half a millisecond."""
-        self._size = self._input = self._output = self._interpreter = None
-        asset = importlib.resources.files("edgemask") / "assets" / f"shrink{samples}.tflite"
+    def _prepare(self, size: InputSize) -> None:
+        """Make the graph for images of one size, which takes a millisecond; or leave it to Pillow.
+
+        The graph of the size before is given up: it has about four times the memory of its image.
+        """
+        self._size, self._interpreter, self._input, self._output = size, None, None, None
+        (height, width), (rows, columns) = size.image, size.network
+        if height > _MOST * rows or width > _MOST * columns:
+            return
+        rows_between = between(height, rows, self._averaged)
+        columns_between = between(width, columns, self._averaged)
+        if rows_between is None or columns_between is None:
+            return
+        steps = 1 if (rows_between, columns_between) == (rows, columns) else 2
+        asset = importlib.resources.files("edgemask") / "assets" / f"shrink{steps}.tflite"
         template = np.frombuffer(asset.read_bytes(), "<i4")
         words = template.copy()
-        for marker, number in zip(MARKERS, numbers(*size.image, *size.network), strict=True):
+        lengths = numbers(height, width, rows, rows_between, columns, columns_between)
+        for marker, number in zip(MARKERS, lengths, strict=True):
             words[template == marker] = number
         interpreter = load_runtime().interpreter(
             model_content=words.tobytes(), num_threads=self._threads
@@ -107,4 +175,4 @@ class Shrinker:
         self._input = self._input.reshape(*size.image, 3)
         self._output = tensor_view(interpreter, result["index"]).view(np.uint8)
         self._output.flags.writeable = False
-        self._interpreter, self._size = interpreter, size
+        self._interpreter = interpreter

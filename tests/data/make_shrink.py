@@ -18,28 +18,26 @@ import tensorflow as tf
 from edgemask.shrink import MARKERS, numbers
 
 ASSETS = Path(__file__).resolve().parents[2] / "edgemask" / "assets"
-SIZES = ((1009, 1013, 331, 431), (1019, 1021, 337, 433))
+# Height and width; rows, and rows between the two steps; columns and those between.
+SIZES = ((1009, 1013, 331, 541, 431, 653), (1019, 1021, 337, 547, 433, 659))
 
 
-def shrink_rows(x: tf.Tensor, rows: int, samples: int) -> tf.Tensor:
-    """Resize (1, H, 1, C) to (1, rows, 1, C): the mean of so many bilinear samples a row."""
-    x = tf.compat.v1.image.resize_bilinear(x, [samples * rows, 1], half_pixel_centers=True)
-    if samples == 1:
-        return x
-    channels = x.shape[-1]
-    first, second = tf.split(tf.reshape(x, [rows, 2, channels]), 2, axis=1)
-    # Without the division by 2: the scale of the sum is twice that of the terms, so its int8
-    # values are the mean.
-    return tf.reshape(first + second, [1, rows, 1, channels])
+def resize_rows(x: tf.Tensor, *rows: int) -> tf.Tensor:
+    """Resize (1, H, 1, C) to each number of rows in turn."""
+    for number in rows:
+        x = tf.compat.v1.image.resize_bilinear(x, [number, 1], half_pixel_centers=True)
+    return x
 
 
-def convert(samples: int, height: int, width: int, rows: int, columns: int) -> np.ndarray:
-    """Return the words of the int8 graph."""
+def convert(steps: int, sizes: tuple[int, ...]) -> np.ndarray:
+    """Return the words of the int8 graph that resizes each axis in so many steps."""
+    height, width, rows, rows_between, columns, columns_between = sizes
 
     def shrink(x: tf.Tensor) -> tf.Tensor:
-        x = tf.reshape(shrink_rows(x, rows, samples), [rows, width, 3])
+        x = tf.reshape(resize_rows(x, *(rows_between, rows)[-steps:]), [rows, width, 3])
         x = tf.reshape(tf.transpose(x, [1, 0, 2]), [1, width, 1, 3 * rows])
-        x = tf.reshape(shrink_rows(x, columns, samples), [columns, rows, 3])
+        x = resize_rows(x, *(columns_between, columns)[-steps:])
+        x = tf.reshape(x, [columns, rows, 3])
         return tf.transpose(x, [1, 0, 2])
 
     shape = (1, height, 1, 3 * width)
@@ -59,14 +57,14 @@ def convert(samples: int, height: int, width: int, rows: int, columns: int) -> n
 
 def main() -> None:
     """Write both."""
-    for samples in (1, 2):
-        first, second = (convert(samples, *sizes) for sizes in SIZES)
+    for steps in (1, 2):
+        first, second = (convert(steps, sizes) for sizes in SIZES)
         words = first.copy()
         marked = dict(zip(numbers(*SIZES[0]), MARKERS, strict=True))
         for position in np.flatnonzero(first != second).tolist():
             # The converter's own checksum differs as well, and nobody reads it.
             words[position] = marked.get(int(first[position]), words[position])
-        path = ASSETS / f"shrink{samples}.tflite"
+        path = ASSETS / f"shrink{steps}.tflite"
         path.write_bytes(words.tobytes())
         print(f"{path}: {words.nbytes} bytes, {np.count_nonzero(first != second)} markers")
 

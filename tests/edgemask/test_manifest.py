@@ -91,6 +91,16 @@ def test_wrong_anchor_boxes(boxes: Any, changes: dict[str, Any], word: str) -> N
     assert word in str(caught.value)
 
 
+@pytest.mark.parametrize("value", ["nearest", None, 2])
+def test_the_filter_of_the_input_is_one_of_two(value: object) -> None:
+    manifest = small_manifest()
+    manifest["input"]["resize"] = "bilinear"
+    assert parsed(manifest)["input"]["resize"] == "bilinear"
+    manifest["input"]["resize"] = value
+    with pytest.raises(ModelError, match=r"input\.resize must be"):
+        parsed(manifest)
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("activation", "tanh"), ("activation", 1), ("class_agnostic", "no")]
 )

@@ -9,8 +9,8 @@ import traceback
 import warnings
 
 VERBS = (
-    "import-labelme", "import-maskrcnn2go", "check", "split", "teach", "prune", "train", "quantize",
-    "verify", "evaluate", "pack", "report",
+    "import-labelme", "import-maskrcnn2go", "check", "split", "teach", "prune", "fuse", "imitate",
+    "train", "quantize", "verify", "evaluate", "pack", "report",
 )  # fmt: skip
 
 

@@ -97,9 +97,10 @@ def _network_problems(model: ModelConfig) -> dict[str, bool]:
         for name, (count, what) in counts.items()
     }
     fused = model.backbone.fused
-    problems["model.backbone.fused must be three widths, of which only the second may be 0"] = (
-        bool(fused) and (len(fused) != 3 or fused[0] < 1 or fused[1] < 0 or fused[2] < 1)
-    )
+    lowest = (1, 0, 1)
+    problems["model.backbone.fused must be three widths, of which only the second may be 0"] = len(
+        fused
+    ) not in (0, 3) or any(w < n for w, n in zip(fused, lowest, strict=False))
     problems["model.backbone.fused must be empty with model.backbone.kind = 'maskrcnn2go'"] = (
         second and bool(fused)
     )

@@ -20,8 +20,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from pictures import crowd
+from PIL import Image
 
 from edgemask.live.engine import Engine
 from edgemask.segmenter import Segmenter

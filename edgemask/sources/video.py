@@ -90,7 +90,8 @@ class Reader:
         container = self._container
         if container.duration is not None:
             return True
-        return container.size > 0 and "hls" not in container.format.name
+        size = container.size  # None of RTSP, -1 of a stream over HTTP
+        return size is not None and size > 0 and "hls" not in container.format.name
 
     def use_threads(self) -> None:
         """Decode several frames at once: faster, but frames come later."""

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
 from edgemask_convert.arch.backbone import freeze, trunk_layers
+from edgemask_convert.checkpoint import export_model, load_model
+from edgemask_convert.cli import main
 from edgemask_convert.config import ConfigError, from_dict
 from edgemask_convert.fuse import FuseError, copy_weights, fit_front, fit_trunk, random_crops
+from PIL import Image
 
-from .conftest import TINY, changed
+from .conftest import CLASSES, TINY, changed
 
 FUSED = changed(TINY, backbone__fused=[16, 8, 16], backbone__stem=8)
 
@@ -118,3 +122,40 @@ def test_crops_are_normalised_and_repeatable() -> None:
     assert first.dtype == np.float32
     assert -1 <= first.min() < first.max() < 1
     np.testing.assert_array_equal(first, again)
+
+
+CONFIG = """
+[model]
+name = "tiny"
+classes = [1, 2]
+short_side = 64
+backbone = {alpha = 0.35, last_block = 13, frozen_blocks = 1, stem = 8, fused = [16, 8, 16]}
+neck = {channels = 16}
+rpn = {convs = 1, pre_nms = 60, post_nms = 12}
+box_head = {width = 16}
+mask_head = {blocks = 1, up_channels = 8}
+"""
+
+
+def test_from_the_command_line(
+    tiny_model: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide, out = tmp_path / "wide.npz", tmp_path / "start.npz"
+    header = {"config": from_dict(TINY).to_dict(), "classes": CLASSES}
+    export_model(wide, tiny_model, header)
+    (tmp_path / "c.toml").write_text(CONFIG)
+    for index, pixels in enumerate(photographs()):
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    command = ["fuse", "--checkpoint", wide, "--config", tmp_path / "c.toml", "--images", tmp_path]
+    command += ["--batch", "2", "--crop", "64", "--out", out]
+    arguments = [str(part) for part in command]
+    assert main([*arguments, "--steps", "2", "--trunk-steps", "1"]) == 0
+    text = capsys.readouterr().out
+    assert "fused_3_project" in text
+    assert "early blocks" in text
+    assert "trunk" in text
+    made, made_header = load_model(out)
+    assert made.config.backbone.fused == [16, 8, 16]
+    assert made_header["classes"] == CLASSES
+    assert main([*arguments, "--crop", "50"]) == 1
+    assert "multiple of 32" in capsys.readouterr().err

@@ -38,6 +38,16 @@ name = "shapes"
 classes = [1, 2]
 short_side = 128
 
+[model.box_head]   # these two as in models/people.npz
+width = 160
+
+[model.mask_head]
+features = ["p2", "p3"]
+level_thresholds = [112.0]
+blocks = 3
+up_channels = 32
+context = {channels = 64}
+
 [augment]
 crop = 128
 min_short_side = 110

@@ -118,7 +118,7 @@ def test_from_drawings_to_keypoints(tmp_path: Path, capsys: pytest.CaptureFixtur
     for name in ("int8", "float"):
         assert pack.metrics[name]["keypoints"]["AP50"] > 0.6
 
-    run("quantize", model, *images, "--count", 2, "--without-keypoints", "--name", "plain",
+    run("quantize", model, *images, "--count", 40, "--without-keypoints", "--name", "plain",
         "--out", plain := tmp_path / "plain.zip")  # fmt: skip
     assert sorted(load_pack(plain).stages) == ["backbone", "box_head", "mask_head"]
     assert load_pack(plain).manifest["name"] == "plain"

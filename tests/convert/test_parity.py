@@ -81,6 +81,6 @@ def test_int8_pack_agrees_with_keras(exact: Instances, photograph: np.ndarray) -
         assert len(sure) >= 1
         overlap = iou_matrix(sure.boxes, theirs.boxes)
         partner = theirs[overlap.argmax(axis=1)]
-        assert overlap.max(axis=1).min() > 0.95
+        assert overlap.max(axis=1).min() > 0.92
         assert np.abs(sure.scores - partner.scores).max() < 0.05
-        assert mask_iou(sure, partner).min() > 0.96
+        assert mask_iou(sure, partner).min() > 0.94

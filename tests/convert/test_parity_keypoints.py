@@ -43,7 +43,8 @@ def network() -> Any:
     finished.config.keypoint_head = KeypointHeadConfig(blocks=1, width=32, up_channels=16)
     keras.utils.set_random_seed(0)
     model = build_model(finished.config)
-    arrays = {name: np.asarray(weight) for name, weight in finished.named_weights().items()}
+    weights = finished.without_keypoints().named_weights()
+    arrays = {name: np.asarray(weight) for name, weight in weights.items()}
     assign_weights(model, arrays, CHECKPOINT, ("keypoint_head",))
     random = np.random.default_rng(0)
     for weight in model.keypoint_head.get_layer("keypoint_logits").weights:

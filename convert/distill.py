@@ -49,7 +49,7 @@ def own_masks(logits, column=None):
     return tf.reduce_sum(logits * pick[:, None, None], -1)
 
 
-def _spread(values):
+def spread(values):
     """Sum of squared deviations from the mean, over the whole batch."""
     count = total(tf.cast(tf.size(values), tf.float32))
     mean = total(tf.reduce_sum(values)) / count
@@ -137,7 +137,7 @@ class Distillation:
             for level in layout.features:
                 target = tf.gather(theirs[level], self.channels, axis=-1)
                 error = tf.reduce_sum(tf.square(ours[level] - target))
-                parts.append(error / _spread(target))
+                parts.append(error / spread(target))
             losses["distill_feature"] = tf.add_n(parts) / len(parts)
         b = tf.shape(ours[next(iter(layout.features))])[0]
 

@@ -18,7 +18,7 @@ from PIL import Image
 
 from .arch.backbone import trunk_layers
 from .arch.model import MaskRCNN
-from .distill import _spread as spread
+from .distill import spread
 
 LAYERS = {
     False: ("block_1_project", "block_2_add", "block_3_project"),

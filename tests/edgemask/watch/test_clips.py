@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import threading
@@ -22,6 +23,11 @@ from edgemask.watch import clips as module
 from edgemask.watch import watcher as watcher_module
 from edgemask.watch.clips import MAX_SIDE, Clip, Ring, encode
 from edgemask.watch.watcher import Watcher
+
+films = pytest.mark.skipif(
+    importlib.util.find_spec("av") is None, reason="clips need PyAV: pip install 'edgemask[video]'"
+)
+
 
 SECOND = 10**9
 IN, OUT = (20, 10, 50, 90), (140, 10, 170, 90)
@@ -118,6 +124,7 @@ def test_what_ends_early_is_a_shorter_clip() -> None:
     assert ring.flush() == []  # without any frame there is none
 
 
+@films
 def test_the_film_shows_the_frames_at_their_times() -> None:
     ring = Ring(10 * SECOND, SECOND, SECOND // 10)
     for n in range(5):
@@ -131,6 +138,7 @@ def test_the_film_shows_the_frames_at_their_times() -> None:
         assert abs(picture.mean() - 40 * n) < 6
 
 
+@films
 def test_large_frames_are_made_smaller_and_others_are_left_out() -> None:
     ring = Ring(10 * SECOND, SECOND, SECOND)
     ring.add(0, grey(50, 960, 1280))
@@ -172,6 +180,7 @@ def play(
     return watcher, heard, lines
 
 
+@films
 def test_a_visit_is_filmed(results: Any, tmp_path: Path) -> None:
     watcher, heard, lines = play(results, tmp_path)
     by_kind = {record["kind"]: record for record in heard.events}
@@ -192,11 +201,13 @@ def test_a_visit_is_filmed(results: Any, tmp_path: Path) -> None:
     assert lines == []
 
 
+@films
 def test_what_the_source_no_longer_shows_is_not_waited_for(results: Any, tmp_path: Path) -> None:
     _, heard, _ = play(results, tmp_path, [(IN,)] * 10, clip_after=60.0)
     assert [record["kind"] for record in heard.events][-1] == "clip"
 
 
+@films
 def test_a_camera_that_stops_does_not_hold_a_clip_back(
     results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

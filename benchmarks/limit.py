@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from edgemask_convert.flatbuffer import count_macs
+from edgemask_convert.export.flatbuffer import count_macs
 
 from edgemask.interpreter import load_runtime
 from edgemask.modelpack import load_pack

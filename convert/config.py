@@ -145,7 +145,7 @@ class ModelConfig:
 
 @dataclass
 class AugmentConfig:
-    """Random crops of a random scale; see :mod:`.augment`."""
+    """Random crops of a random scale; see :mod:`.data.augment`."""
 
     crop: int = 320
     min_short_side: int = 224
@@ -192,7 +192,7 @@ class TrainConfig:
 
 @dataclass
 class DistillConfig:
-    """Loss weights against a teacher network (``train --distill``); see :mod:`.distill`."""
+    """Loss weights against a teacher (``train --distill``); see :mod:`.training.distill`."""
 
     weight_feature: float = 1.0
     weight_rpn: float = 1.0

@@ -159,6 +159,34 @@ def test_imports_follow_the_layers_of_the_documentation() -> None:
                 assert layer[other_inner[0]] < layer[inner[0]], f"{name} imports {other.module}"
 
 
+def toolchain_imports() -> Iterator[tuple[str, str]]:
+    """Pairs of folders, or modules beside them, of the toolchain: who imports whom."""
+    folder = ROOT / "convert"
+    for path in folder.rglob("*.py"):
+        package = path.relative_to(folder).parts[:-1]
+        own = path.relative_to(folder).with_suffix("").parts[0]
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.level:
+                above = package[: len(package) - node.level + 1]
+                inner = (node.module or "").split(".") if node.module else [node.names[0].name]
+                other = (*above, *inner)[0]
+                if other != own:
+                    yield own, other
+
+
+def test_imports_of_the_toolchain_follow_the_layers_of_the_documentation() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    table = text.partition("<!-- toolchain layers -->\n```\n")[2].partition("```")[0].splitlines()
+    # Names come first in a line; two spaces or more set them apart, and from what they are.
+    names = [[word for word in re.split(r"\s{2,}", line) if " " not in word] for line in table]
+    layer = {name: number for number, line in enumerate(names) for name in line}
+    pairs = set(toolchain_imports()) - {("__main__", "cli"), ("config_rules", "config")}
+    assert {own for own, _ in pairs} | {"jobs"} <= set(layer)
+    for own, other in pairs:
+        same_line = layer[own] == layer[other] and (own, other) == ("config", "config_rules")
+        assert layer[other] < layer[own] or same_line, f"convert/{own} imports convert/{other}"
+
+
 def loaded(code: str, cwd: Path) -> set[str]:
     """Return the top-level modules that are loaded after running code in a new interpreter."""
     done = subprocess.run(

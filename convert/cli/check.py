@@ -35,7 +35,7 @@ def run(options: argparse.Namespace) -> int:
     """Check and print."""
     from tqdm import tqdm
 
-    from ..check import check_dataset
+    from ..data.check import check_dataset
 
     check = check_dataset(
         options.annotations, options.images, options.short_side,

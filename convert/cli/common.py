@@ -11,7 +11,7 @@ import numpy as np
 from edgemask.evaluate import load_annotations
 
 if TYPE_CHECKING:
-    from ..cluster import Cluster
+    from ..jobs.cluster import Cluster
 
 IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"}
 
@@ -35,7 +35,7 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
 
 def chosen_cluster(options: argparse.Namespace) -> Cluster | None:
     """The cluster of ``--ray``, or None."""
-    from ..cluster import Cluster
+    from ..jobs.cluster import Cluster
 
     if options.ray_cpus < 1:
         raise ValueError(f"--ray-cpus is {options.ray_cpus}: a worker needs one CPU or more")

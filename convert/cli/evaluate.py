@@ -34,8 +34,8 @@ def run(options: argparse.Namespace) -> int:
     """Evaluate and print a table."""
     from tqdm import tqdm
 
-    from ..evaluation import load_pipeline, predict
-    from ..measure import load_truth, measure_results
+    from ..evaluation.measure import load_truth, measure_results
+    from ..evaluation.predictions import load_pipeline, predict
 
     truth = load_truth(options.annotations, options.limit)
     pipeline = load_pipeline(options.model)

@@ -48,9 +48,9 @@ def run(options: argparse.Namespace) -> int:
 
     from ..arch import build_model
     from ..checkpoint import export_model, load_model
+    from ..compress.fuse import copy_weights, fit_front, fit_trunk, random_crops
     from ..config import load_config
-    from ..fuse import copy_weights, fit_front, fit_trunk, random_crops
-    from ..quantize import load_images
+    from ..export.quantize import load_images
 
     if options.crop % 32 or options.crop < 32:
         raise ValueError(f"--crop is {options.crop}: it must be a multiple of 32")

@@ -55,9 +55,9 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.images import load_image
 
     from ..checkpoint import export_model, load_model
-    from ..evaluation import load_pipeline, model_sha256
-    from ..imitate import OTHER_TRUNK, ImitationError, imitate, trunk_gap
-    from ..lessons import lessons
+    from ..compress.imitate import OTHER_TRUNK, ImitationError, imitate, trunk_gap
+    from ..compress.lessons import lessons
+    from ..evaluation.predictions import load_pipeline, model_sha256
 
     student, header = load_model(options.checkpoint)
     teacher = load_pipeline(options.teacher)

@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Convert and say what came in."""
     from edgemask.outputs import write_json
 
-    from ..labelme import import_labelme, read_labels
+    from ..data.labelme import import_labelme, read_labels
 
     labels = None if options.labels is None else read_labels(options.labels)
     data = import_labelme(options.folder, options.images, labels, options.empty, options.boxes)

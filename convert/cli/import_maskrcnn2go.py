@@ -28,9 +28,9 @@ def add_parser(verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Convert and write."""
     from ..arch.macs import network_macs
-    from ..caffe2_weights import import_maskrcnn2go
     from ..checkpoint import export_model
     from ..config import Config
+    from ..teach.caffe2_weights import import_maskrcnn2go
     from ..teach.coco import COCO_CATEGORIES
 
     model = import_maskrcnn2go(options.weights)

@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
     """Check the accuracy drop and write the pack."""
     from edgemask.modelpack import load_pack
 
-    from ..packfile import write_pack
+    from ..export.packfile import write_pack
 
     pack = load_pack(options.pack)
     measured = {}

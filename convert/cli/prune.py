@@ -65,8 +65,8 @@ def _narrow_maskrcnn2go(options: argparse.Namespace, config: Config, wide: MaskR
     from ..arch import build_model
     from ..arch.macs import network_macs
     from ..checkpoint import export_model
-    from ..quantize import load_images
-    from ..surgeon import measure_network, narrow_blocks, plan_network, set_expansions
+    from ..compress.surgeon import measure_network, narrow_blocks, plan_network, set_expansions
+    from ..export.quantize import load_images
 
     if options.trunk_mmac:
         raise ValueError("--trunk-mmac is for MobileNetV2: give --budget trunk=MMAC")
@@ -96,12 +96,12 @@ def size_of_frame(short_side: int) -> tuple[int, int]:
 def run(options: argparse.Namespace) -> int:
     """Measure, plan, copy."""
     from ..arch import build_model
+    from ..arch.manifest import build_manifest
     from ..checkpoint import export_model, load_model
+    from ..compress.prune import group_sizes, measure_channels, narrow
+    from ..compress.trunk_surgeon import choose_channels, measure_trunk, plan_trunk, refit_trunk
     from ..config import load_config
-    from ..manifest import build_manifest
-    from ..prune import group_sizes, measure_channels, narrow
-    from ..quantize import image_samples, load_images
-    from ..trunk_surgeon import choose_channels, measure_trunk, plan_trunk, refit_trunk
+    from ..export.quantize import image_samples, load_images
 
     config = load_config(options.config, options.set)
     wide, header = load_model(options.checkpoint)

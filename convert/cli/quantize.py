@@ -56,8 +56,8 @@ def add_parser(verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Quantize and write the pack."""
     from ..checkpoint import load_model
-    from ..packfile import write_pack
-    from ..quantize import convert_float, load_images, quantize_model
+    from ..export.packfile import write_pack
+    from ..export.quantize import convert_float, load_images, quantize_model
 
     def progress(text: str) -> None:
         print(text, file=sys.stderr)
@@ -99,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
 
 def _report(path: Path, model, manifest, stages, images) -> None:
     """Write the errors of all tensors, and print the worst."""
-    from ..tensor_errors import as_markdown, pack_errors
+    from ..export.tensor_errors import as_markdown, pack_errors
 
     errors = pack_errors(model, manifest, stages, images)
     path.parent.mkdir(parents=True, exist_ok=True)

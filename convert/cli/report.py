@@ -56,7 +56,7 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.modelpack import load_pack
     from edgemask.outputs import write_file
 
-    from ..measure import load_truth
+    from ..evaluation.measure import load_truth
     from ..report.page import Measured, build
     from ..report.predictions import predict, read_predictions
     from ..report.stages import stage_table

@@ -38,7 +38,7 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.evaluate import load_annotations
     from edgemask.outputs import write_json
 
-    from ..split import split_dataset
+    from ..data.split import split_dataset
 
     data = load_annotations(options.annotations)
     parts = split_dataset(

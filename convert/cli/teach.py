@@ -87,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _teach(options: argparse.Namespace, teacher) -> int:
-    from ..teach.fingerprint import fingerprint
+    from ..jobs.fingerprint import fingerprint
     from ..teach.merge import Rules
     from ..teach.run import RemoteTeacher, read_dataset, teach_dataset
 

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from ..arch.model import MaskRCNN
     from ..config import Config
-    from ..distill import Distillation
-    from ..trainer import Trainer
+    from ..training.distill import Distillation
+    from ..training.trainer import Trainer
 
 EXAMPLE = """example:
   edgemask-convert train --annotations train.json --images images \\
@@ -56,7 +56,7 @@ def add_parser(verbs) -> None:
 def run(options: argparse.Namespace) -> int:
     """Train until the schedule's end, saving as it goes."""
     from ..config import load_config
-    from ..distribution import make_strategy
+    from ..training.distribution import make_strategy
 
     config = load_config(options.config, options.set)
     # Before anything else runs in TensorFlow: later it refuses.
@@ -74,13 +74,13 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
 
     from ..arch import build_model
     from ..checkpoint import export_model
-    from ..dataset import CocoDataset
-    from ..distribution import check_agreement, workers
-    from ..fit import fit
-    from ..keypoints import check_keypoints
-    from ..loader import batches
-    from ..measure import DevMeasurement
-    from ..trainer import Trainer
+    from ..data.dataset import CocoDataset
+    from ..data.keypoints import check_keypoints
+    from ..data.loader import batches
+    from ..evaluation.measure import DevMeasurement
+    from ..training.distribution import check_agreement, workers
+    from ..training.fit import fit
+    from ..training.trainer import Trainer
 
     share = workers(strategy)
     chief = share[0] == 0
@@ -142,7 +142,7 @@ def _distillation(
 ) -> Distillation | None:
     """Open the teacher of --distill."""
     from ..checkpoint import load_header, load_model
-    from ..distill import Distillation
+    from ..training.distill import Distillation
 
     if not options.distill:
         return None

@@ -36,8 +36,8 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.modelpack import load_pack
 
     from ..checkpoint import load_model
-    from ..quantize import load_images
-    from ..verify import verify
+    from ..export.quantize import load_images
+    from ..export.verify import verify
 
     if options.parent and not options.images:
         raise ValueError("--float needs --images: photographs to compare the two networks on")

@@ -16,7 +16,9 @@ import numpy as np
 from edgemask.coco_types import truth_for
 from edgemask.evaluate import MAX_DETECTIONS
 
-__all__ = ["Matches", "match", "to_rle"]
+from ..data.rle import to_rle
+
+__all__ = ["Matches", "match"]
 
 
 @dataclass(frozen=True)
@@ -73,17 +75,6 @@ class Matches:
     def level(self, threshold: float) -> int:
         """Row of `found` and `ignored` for an IoU threshold."""
         return self.thresholds.index(threshold)
-
-
-def to_rle(segmentation: Any, height: int, width: int) -> dict[str, Any]:
-    """COCO polygons or RLE of any kind as pycocotools' compressed RLE."""
-    from pycocotools import mask as coco_mask
-
-    if isinstance(segmentation, list):
-        return coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
-    if isinstance(segmentation["counts"], list):
-        return coco_mask.frPyObjects(segmentation, height, width)
-    return segmentation
 
 
 def match(

@@ -11,7 +11,7 @@ from typing import Any
 from edgemask.errors import InputError, SourceError
 from edgemask.evaluate import MAX_DETECTIONS, SCORE_THRESHOLD, predict_dataset
 
-from ..teach.journal import Journal
+from ..jobs.journal import Journal
 
 __all__ = ["predict", "read_predictions"]
 
@@ -85,8 +85,8 @@ def _segmenter(model: Path, short_side: int | None) -> Callable[[Any], Any]:
             model, score_threshold=SCORE_THRESHOLD, max_detections=MAX_DETECTIONS,
             short_side=short_side,
         )  # fmt: skip
+    from ..arch.keras_stages import float_pipeline
     from ..checkpoint import load_model
-    from ..keras_stages import float_pipeline
 
     network, header = load_model(model)
     pipeline = float_pipeline(network, header["classes"])

@@ -16,8 +16,9 @@ from edgemask.instances import Instances
 from edgemask.masks import CropMasks
 from edgemask.overlay import draw
 
+from ..data.rle import to_rle
 from .document import Picture
-from .matching import Matches, to_rle
+from .matching import Matches
 
 __all__ = ["choose", "pair"]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from edgemask.modelpack import ModelPack
 
-from ..flatbuffer import count_macs
-from ..verify import Verification, check_partitions
+from ..export.flatbuffer import count_macs
+from ..export.verify import Verification, check_partitions
 from .document import Table
 
 __all__ = ["stage_table"]

@@ -21,7 +21,7 @@ from edgemask import rle
 from edgemask.errors import InputError
 from edgemask.roi_align import roi_align
 
-from ..soft_mask import encode_soft_mask
+from ..data.soft_mask import encode_soft_mask
 from .protocol import Floats, SoftInstances, Teacher, TeacherError, check_masks
 from .vocabulary import Vocabulary
 

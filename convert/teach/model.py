@@ -104,8 +104,8 @@ def edgemask_model(
         The file is missing, damaged or not a model.
     """
     if str(source).endswith(".npz"):
+        from ..arch.keras_stages import float_pipeline
         from ..checkpoint import load_model
-        from ..keras_stages import float_pipeline
 
         model, header = load_model(source)
         steps = _Steps(float_pipeline(model, header["classes"]))

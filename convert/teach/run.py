@@ -19,10 +19,10 @@ from edgemask.evaluate import load_annotations
 from edgemask.images import expand_source, load_image
 from edgemask.outputs import image_ids, write_json
 
-from ..cluster import Cluster, ClusterError, cluster_map
-from ..dataset import DatasetWarning, upright_size
-from .fingerprint import fingerprint
-from .journal import Journal
+from ..data.dataset import DatasetWarning, upright_size
+from ..jobs.cluster import Cluster, ClusterError, cluster_map
+from ..jobs.fingerprint import fingerprint
+from ..jobs.journal import Journal
 from .merge import Rules, Taught, teach_image
 from .protocol import Teacher
 from .registry import make_teacher
@@ -164,7 +164,8 @@ class RemoteTeacher:
     spec, short_sides, flip
         What :func:`.registry.make_teacher` takes. Files are looked for where they are here.
     sha256 : str
-        :func:`.fingerprint.fingerprint` of the teacher here; a worker with another is refused.
+        :func:`..jobs.fingerprint.fingerprint` of the teacher here; a worker with another is
+        refused.
     """
 
     cluster: Cluster

@@ -186,8 +186,8 @@ def tiny_pose_pack(
 
 def make_pack(model: Any, images: list[np.ndarray], path: Path) -> Any:
     """Quantize a network, write it and load it."""
-    from edgemask_convert.packfile import write_pack
-    from edgemask_convert.quantize import quantize_model
+    from edgemask_convert.export.packfile import write_pack
+    from edgemask_convert.export.quantize import quantize_model
 
     from edgemask.modelpack import load_pack
 
@@ -230,7 +230,7 @@ class Coco:
 
     def load(self, classes: list[int] | None = None) -> Any:
         """Write the JSON file and open the dataset."""
-        from edgemask_convert.dataset import CocoDataset
+        from edgemask_convert.data.dataset import CocoDataset
 
         self.path.write_text(json.dumps(self.data))
         return CocoDataset(self.path, self.folder, classes)
@@ -244,8 +244,8 @@ def coco(tmp_path: Path) -> Coco:
 
 def make_batch() -> dict[str, np.ndarray]:
     """Two images of 64 pixels: one with two objects of different classes, one with none."""
-    from edgemask_convert.augment import MAX_IGNORE, MAX_OBJECTS
-    from edgemask_convert.bitmaps import MASK_SIZE
+    from edgemask_convert.data.augment import MAX_IGNORE, MAX_OBJECTS
+    from edgemask_convert.data.bitmaps import MASK_SIZE
 
     random = np.random.default_rng(0)
     made: dict[str, np.ndarray] = {

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from edgemask_convert.checkpoint import load_arrays
 from edgemask_convert.cli import main
-from edgemask_convert.soft_mask import decode_soft_mask
-from edgemask_convert.trainer import Trainer
+from edgemask_convert.data.soft_mask import decode_soft_mask
+from edgemask_convert.training.trainer import Trainer
 from labelled import draw_labelme, to_grey
 from PIL import Image
 from shapes import draw_dataset, draw_image

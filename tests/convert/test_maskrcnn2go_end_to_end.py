@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 import pytest
 import tensorflow as tf
+from edgemask_convert.arch.keras_stages import float_pipeline
 from edgemask_convert.checkpoint import export_model, load_model
 from edgemask_convert.cli import main
 from edgemask_convert.config import Config, from_dict
-from edgemask_convert.distill import Distillation, DistillError
-from edgemask_convert.keras_stages import float_pipeline
-from edgemask_convert.network_step import StepLosses, propose
-from edgemask_convert.quantize import feature_range
-from edgemask_convert.trainer import Trainer
-from edgemask_convert.verify import verify
+from edgemask_convert.export.quantize import feature_range
+from edgemask_convert.export.verify import verify
+from edgemask_convert.training.distill import Distillation, DistillError
+from edgemask_convert.training.network_step import StepLosses, propose
+from edgemask_convert.training.trainer import Trainer
 
 from edgemask.postprocess import proposals
 

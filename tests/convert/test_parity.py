@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from edgemask_convert.arch.keras_stages import float_pipeline
 from edgemask_convert.checkpoint import load_model
-from edgemask_convert.flatbuffer import stage_spec
-from edgemask_convert.keras_stages import float_pipeline
-from edgemask_convert.quantize import convert_stage
+from edgemask_convert.export.flatbuffer import stage_spec
+from edgemask_convert.export.quantize import convert_stage
 
 import edgemask
 from edgemask.boxes import iou_matrix

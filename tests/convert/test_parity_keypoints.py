@@ -9,12 +9,12 @@ import keras
 import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
+from edgemask_convert.arch.keras_stages import float_pipeline
 from edgemask_convert.checkpoint import assign_weights, load_model
 from edgemask_convert.config import KeypointHeadConfig
-from edgemask_convert.flatbuffer import stage_spec
-from edgemask_convert.keras_stages import float_pipeline
-from edgemask_convert.quantize import convert_stage, quantize_model
-from edgemask_convert.verify import MAX_KEYPOINT_SHIFT, keypoint_shifts
+from edgemask_convert.export.flatbuffer import stage_spec
+from edgemask_convert.export.quantize import convert_stage, quantize_model
+from edgemask_convert.export.verify import MAX_KEYPOINT_SHIFT, keypoint_shifts
 
 import edgemask
 from edgemask.images import load_image

@@ -10,8 +10,8 @@ import pytest
 from edgemask_convert.arch import build_model
 from edgemask_convert.arch.layout import layout, network_anchors
 from edgemask_convert.arch.macs import channel_costs, network_macs, part_blocks
+from edgemask_convert.arch.manifest import build_manifest
 from edgemask_convert.config import ConfigError, from_dict
-from edgemask_convert.manifest import build_manifest
 
 from edgemask.anchors import anchors_of
 

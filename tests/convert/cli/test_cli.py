@@ -12,11 +12,11 @@ from edgemask_convert.checkpoint import save_arrays
 from edgemask_convert.cli import VERBS, main
 from edgemask_convert.cli.common import calibration_paths
 from edgemask_convert.config import from_dict
-from edgemask_convert.packfile import write_pack
+from edgemask_convert.export.packfile import write_pack
 from synthetic import small_manifest
 
 from ..conftest import CLASSES, Coco
-from ..test_packfile import contents
+from ..export.test_packfile import contents
 
 Capture = pytest.CaptureFixture[str]
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgemask_convert.report.matching import match, to_rle
+from edgemask_convert.report.matching import match
 from edgemask_convert.report.statistics import precision_at_recall
 
 from edgemask.evaluate import evaluate
@@ -100,14 +100,3 @@ def test_nothing_found_and_nothing_there() -> None:
     assert matches.images == [1]
     assert matches.found.shape == (2, 0)
     assert np.isnan(precision_at_recall(matches, 0.5)).all()
-
-
-def test_segmentations_of_all_kinds() -> None:
-    from pycocotools import mask as coco_mask
-
-    polygon = [[5, 5, 15, 5, 15, 15, 5, 15]]
-    assert coco_mask.area(to_rle(polygon, 20, 60)) == 100
-    runs = {"size": [2, 2], "counts": [1, 2, 1]}
-    assert coco_mask.area(to_rle(runs, 2, 2)) == 2
-    packed = result(1, 1, square(3), 1)["segmentation"]
-    assert to_rle(packed, 20, 60) is packed

@@ -8,9 +8,9 @@ import zlib
 
 import numpy as np
 import pytest
-from edgemask_convert.bitmaps import MASK_SIZE, box_bitmap
-from edgemask_convert.dataset import DatasetError
-from edgemask_convert.soft_mask import decode_soft_mask, encode_soft_mask
+from edgemask_convert.data.bitmaps import MASK_SIZE, box_bitmap
+from edgemask_convert.data.dataset import DatasetError
+from edgemask_convert.data.soft_mask import decode_soft_mask, encode_soft_mask
 
 
 @pytest.mark.parametrize("size", [1, 24, 28])

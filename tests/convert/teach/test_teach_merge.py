@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from edgemask_convert.soft_mask import decode_soft_mask
+from edgemask_convert.data.soft_mask import decode_soft_mask
 from edgemask_convert.teach.merge import Rules, mask_score, open_categories, teach_image
 from edgemask_convert.teach.protocol import SoftInstances, TeacherError
 from edgemask_convert.teach.vocabulary import Vocabulary

@@ -21,9 +21,9 @@ IMAGE = np.random.default_rng(1).integers(0, 256, (60, 90, 3), dtype=np.uint8)
 
 
 def test_a_checkpoint_finds_what_the_pipeline_finds(tiny_model: Any, tmp_path: Path) -> None:
+    from edgemask_convert.arch.keras_stages import float_pipeline
     from edgemask_convert.checkpoint import export_model, load_model
     from edgemask_convert.config import Config
-    from edgemask_convert.keras_stages import float_pipeline
 
     classes = [{"id": 4, "name": "disc"}, {"id": 2, "name": "triangle"}]
     path = tmp_path / "model.npz"
@@ -162,7 +162,7 @@ def shared(*parts: str) -> Path:
 @pytest.mark.dataset
 def test_maskrcnn2go_on_real_people() -> None:
     """The published network through our code: person masks on the first 40 images."""
-    from edgemask_convert.measure import load_truth
+    from edgemask_convert.evaluation.measure import load_truth
     from edgemask_convert.teach.measure import measure_teacher
 
     teacher = maskrcnn2go(shared("weights", "maskrcnn2go"), short_sides=(320,), flip=False)

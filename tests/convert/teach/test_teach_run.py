@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 from edgemask_convert.cli import main
-from edgemask_convert.dataset import DatasetWarning
-from edgemask_convert.teach.journal import Journal
+from edgemask_convert.data.dataset import DatasetWarning
+from edgemask_convert.jobs.journal import Journal, JournalError
 from edgemask_convert.teach.merge import Rules
-from edgemask_convert.teach.protocol import SoftInstances, TeacherError
+from edgemask_convert.teach.protocol import SoftInstances
 from edgemask_convert.teach.run import assemble, read_dataset, teach_dataset
 
 from edgemask.errors import SourceError
@@ -125,10 +125,10 @@ def test_a_journal_of_another_run_is_refused(
 ) -> None:
     out = tmp_path / "taught.json"
     Journal(tmp_path / "taught.json.partial", {"teacher": "other"}).close()
-    with pytest.raises(TeacherError, match="begun with another teacher"):
+    with pytest.raises(JournalError, match="begun with another teacher"):
         teach(fake_teacher(), dataset, out)
     (tmp_path / "taught.json.partial").write_text("garbage\n")
-    with pytest.raises(TeacherError, match="begun with another teacher"):
+    with pytest.raises(JournalError, match="begun with another teacher"):
         teach(fake_teacher(), dataset, out)
 
 
@@ -136,7 +136,7 @@ def test_a_damaged_journal_is_named(tmp_path: Path) -> None:
     path = tmp_path / "j"
     Journal(path, {"a": 1}).close()
     path.write_text(path.read_text() + "not json\n")
-    with pytest.raises(TeacherError, match="damaged"):
+    with pytest.raises(JournalError, match="damaged"):
         Journal(path, {"a": 1})
 
 

@@ -26,11 +26,6 @@ from edgemask.sources import base
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
 
 
-@pytest.fixture
-def out(tmp_path):
-    return tmp_path / "out"
-
-
 def run(capsys, *arguments):
     status = main(["predict", *map(str, arguments)])
     printed = capsys.readouterr()

@@ -1,0 +1,1 @@
+"""Narrower and faster networks out of trained ones: pruning, fusing, imitation."""

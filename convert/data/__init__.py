@@ -1,0 +1,1 @@
+"""COCO-format datasets: reading, checking, splitting, importing; training samples out of them."""

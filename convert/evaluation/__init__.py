@@ -1,0 +1,1 @@
+"""Predictions of a model for a dataset, and their accuracy."""

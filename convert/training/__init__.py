@@ -1,0 +1,1 @@
+"""Training: targets, losses, the step, the loop, distillation, several machines."""

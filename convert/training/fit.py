@@ -1,0 +1,147 @@
+"""The training loop around :class:`.trainer.Trainer`: reports, measurements, saving, stopping."""
+
+from __future__ import annotations
+
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from ..evaluation.measure import DevMeasurement
+from .history import History
+from .trainer import Trainer, TrainingError
+
+REPORT_STEPS = 50
+
+
+class StopRequest:
+    """Turns the first SIGINT or SIGTERM into a wish, so that a step ends and is saved.
+
+    A second SIGINT interrupts at once. Outside the main thread, where Python takes no signals,
+    nothing is caught.
+
+    Attributes
+    ----------
+    signal : int or None
+        The signal that came.
+    """
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> StopRequest:
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self._before[number] = signal.signal(number, self._caught)
+        return self
+
+    def _caught(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal = number
+        print("stopping after this step; once more stops at once", file=sys.stderr)
+
+    def __exit__(self, *exc: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+
+def fit(
+    trainer: Trainer,
+    batches: Iterable[dict[str, np.ndarray]],
+    header: dict[str, Any],
+    checkpoint: Path,
+    chief: bool = True,
+    dev: DevMeasurement | None = None,
+) -> int | None:
+    """Train until the batches end or a signal asks to stop.
+
+    Parameters
+    ----------
+    trainer : Trainer
+        At the step that the first batch belongs to.
+    batches : iterable of dict
+    header : dict
+        Goes into the checkpoint.
+    checkpoint : path
+        Saved every ``train.save_minutes``, at the end, and before stopping.
+    chief : bool
+        Whether this process is the one that reports, measures and writes files.
+    dev : DevMeasurement, optional
+
+    Returns
+    -------
+    int or None
+        The signal that ended the run before its end.
+
+    Raises
+    ------
+    TrainingError
+        A loss is not finite, or another worker has gone.
+    """
+    size = trainer.config.train.batch_size
+    history = History(checkpoint.parent, trainer.step) if chief else None
+    bar = tqdm(
+        total=trainer.total_steps * size, initial=trainer.step * size, desc="train", unit="img",
+        disable=not chief or not sys.stderr.isatty(), unit_scale=True,
+    )  # fmt: skip
+    shown: dict[str, str] = {}
+    recent: list[dict[str, float]] = []
+    saved = time.monotonic()
+    with StopRequest() as stop, bar:
+        for batch in batches:
+            recent.append(_train(trainer, batch, stop.signal is not None))
+            bar.update(size)
+            due = trainer.step % REPORT_STEPS == 0 or trainer.step == trainer.total_steps
+            if history and due:
+                means = {k: round(sum(r[k] for r in recent) / len(recent), 4) for k in recent[0]}
+                history.append(trainer.step, **means)
+                shown = {"loss": f"{means['total']:.3f}"} | {
+                    k: v for k, v in shown.items() if k != "loss"
+                }
+                bar.set_postfix(shown)
+            if due:
+                recent.clear()
+            if history and dev and dev.due():
+                values = dev()
+                history.append(trainer.step, **values)
+                history.draw()
+                shown["AP"] = f"{values['dev_mask_AP']:.3f}"
+                bar.set_postfix(shown)
+                told = [
+                    f"{kind} AP {values[f'dev_{kind}_AP']:.3f}"
+                    for kind in ("mask", "keypoint")
+                    if f"dev_{kind}_AP" in values
+                ]
+                tqdm.write(f"step {trainer.step}: dev {', '.join(told)}")
+            if trainer.stopping:
+                break
+            if chief and time.monotonic() - saved > 60 * trainer.config.train.save_minutes:
+                trainer.save(checkpoint, header)
+                saved = time.monotonic()
+    if history:
+        trainer.save(checkpoint, header)
+        history.close()
+    return (stop.signal or signal.SIGTERM) if trainer.stopping else None
+
+
+def _train(trainer: Trainer, batch: dict[str, np.ndarray], stop: bool) -> dict[str, float]:
+    try:
+        return trainer.train_batch(batch, stop)
+    except (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.InternalError) as error:
+        if trainer.replicas == 1:
+            raise
+        first = str(error).strip().split("\n")[0]
+        raise TrainingError(
+            f"step {trainer.step} could not be finished with the other workers ({first}): start "
+            "all again with the same command, they go on from the last checkpoint"
+        ) from error

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgemask_convert.data.dataset import CocoDataset, DatasetError, DatasetWarning
+from PIL import Image
+
+from ..conftest import CLASSES, Coco
+
+
+@pytest.fixture(autouse=True)
+def _warnings_are_errors() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", DatasetWarning)
+        yield
+
+
+def test_record(coco: Coco) -> None:
+    coco.image(7, labeled_cats=[2], exhaustive=0)
+    coco.image(8)
+    coco.add(7, [5, 6, 20, 10], category_id=2)
+    coco.add(7, [1, 2, 3, 4], segmentation=[])  # a box without a mask
+    coco.add(7, [10, 0, 10, 30], iscrowd=1)
+    dataset = coco.load()
+    assert len(dataset) == 2
+    assert dataset.classes == [1, 2]
+    first, second = dataset.records()
+    assert (first.image_id, first.height, first.width) == (7, 30, 40)
+    assert first.path == coco.folder / "7.png"
+    np.testing.assert_array_equal(first.boxes, [[5, 6, 25, 16], [1, 2, 4, 6]])
+    np.testing.assert_array_equal(first.labels, [1, 0])
+    np.testing.assert_array_equal(first.has_mask, [True, False])
+    np.testing.assert_array_equal(first.ignore, [[10, 0, 20, 30]])
+    np.testing.assert_array_equal(first.labeled, [False, True])
+    assert not first.exhaustive
+    assert (first.bitmaps[0] == 255).all()
+    assert (first.bitmaps[1] == 0).all()
+    assert second.boxes.shape == (0, 4)
+    assert second.ignore.shape == (0, 4)
+    assert second.bitmaps.shape == (0, 64, 64)
+    np.testing.assert_array_equal(second.labeled, [True, True])
+    assert second.exhaustive
+
+
+def test_classes_choose_and_order_the_columns(coco: Coco) -> None:
+    coco.image(1, labeled_cats=[1])
+    coco.add(1, [0, 0, 10, 10], category_id=1)
+    coco.add(1, [5, 5, 10, 10], category_id=2)
+    (record,) = coco.load([2, 1]).records()
+    np.testing.assert_array_equal(record.labels, [1, 0])
+    np.testing.assert_array_equal(record.labeled, [False, True])
+    (record,) = coco.load([2]).records()
+    np.testing.assert_array_equal(record.boxes, [[5, 5, 15, 15]])
+    np.testing.assert_array_equal(record.labels, [0])
+
+
+def test_null_means_not_given(coco: Coco) -> None:
+    coco.image(1, labeled_cats=None)
+    (record,) = coco.load().records()
+    assert record.labeled.all()
+
+
+def test_boxes_are_clipped(coco: Coco) -> None:
+    coco.image(1)
+    coco.add(1, [-5, -5, 10, 10])
+    coco.add(1, [30, 20, 50, 50])
+    (record,) = coco.load().records()
+    np.testing.assert_array_equal(record.boxes, [[0, 0, 5, 5], [30, 20, 40, 30]])
+    assert (record.bitmaps == 255).all()  # each fills what is left of its box
+
+
+def test_polygons_and_rle_mixed(coco: Coco) -> None:
+    coco.image(1)
+    dense = np.zeros((30, 40), np.uint8)
+    dense[10:20, 5:25] = 1
+    runs = np.flatnonzero(np.diff(np.concatenate([[0], dense.ravel("F"), [0]])))
+    counts = np.diff(np.concatenate([[0], runs, [dense.size]])).tolist()
+    coco.add(1, [5, 10, 20, 10], {"size": [30, 40], "counts": counts})
+    coco.add(1, [5, 10, 20, 10])
+    (record,) = coco.load().records()
+    assert record.has_mask.all()
+    assert (record.bitmaps == 255).all()
+
+
+def test_file_names_with_folders(coco: Coco) -> None:
+    (coco.folder / "day1").mkdir()
+    Image.new("RGB", (40, 30)).save(coco.folder / "day1" / "a.png")
+    coco.data["images"].append({"id": 1, "file_name": "day1/a.png", "width": 40, "height": 30})
+    assert coco.load().records()[0].path == coco.folder / "day1" / "a.png"
+
+
+def test_missing_images_are_skipped(coco: Coco) -> None:
+    coco.image(1)
+    coco.image(2).unlink()
+    coco.image(3).unlink()
+    coco.add(2, [0, 0, 9, 9])
+    with pytest.warns(DatasetWarning, match=r"2 images of .* are missing.*2\.png \(id 2\)"):
+        dataset = coco.load()
+    assert [record.image_id for record in dataset.records()] == [1]
+
+
+def test_files_that_are_no_images_are_skipped(coco: Coco) -> None:
+    coco.image(1)
+    coco.image(2).write_bytes(b"not a picture")
+    dataset = coco.load()
+    with pytest.warns(DatasetWarning, match=r"1 files are no images.*2\.png \(id 2\)"):
+        records = dataset.records()
+    assert [record.image_id for record in records] == [1]
+
+
+def test_degenerate_boxes_are_dropped(coco: Coco) -> None:
+    coco.image(1)
+    outside = coco.add(1, [50, 5, 10, 10])
+    coco.add(1, [5, 5, 0.5, 10])
+    coco.add(1, [5, 5, -3, 10])
+    coco.add(1, [5, 5, 10, 10])
+    dataset = coco.load()
+    with pytest.warns(DatasetWarning, match=rf"3 objects .* dropped, first: annotation {outside}"):
+        (record,) = dataset.records()
+    assert len(record.boxes) == 1
+
+
+def test_masks_without_area_keep_their_box(coco: Coco) -> None:
+    coco.image(1)
+    first = coco.add(1, [5, 5, 10, 10], segmentation=[[5, 5, 15, 15]])
+    coco.add(1, [5, 5, 10, 10], segmentation={"size": [30, 40], "counts": [1200]})
+    dataset = coco.load()
+    with pytest.warns(DatasetWarning, match=f"2 objects have a mask without area.* {first}"):
+        (record,) = dataset.records()
+    assert len(record.boxes) == 2
+    assert not record.has_mask.any()
+
+
+def test_annotations_of_unlisted_images(coco: Coco) -> None:
+    coco.image(1)
+    number = coco.add(9, [0, 0, 5, 5])
+    with pytest.warns(DatasetWarning, match=f"1 annotations .* annotation {number}"):
+        coco.load()
+
+
+def test_image_upright_by_exif(coco: Coco) -> None:
+    """The annotations are of the picture as people see it, and as the device will."""
+    path = coco.image(1, width=30, height=40, file_name="1.jpg").with_suffix(".jpg")
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 30)).save(path, exif=exif)
+    assert coco.load().records()[0].width == 30
+
+
+def test_wrong_image_size(coco: Coco) -> None:
+    coco.image(1)
+    coco.image(2)
+    coco.data["images"][1]["width"] = 41
+    dataset = coco.load()
+    with pytest.raises(DatasetError, match=r"image 2: .*2\.png is 40x30, .* say 41x30"):
+        dataset.records()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"bbox": [1, 2, 3]}, r"bbox \[1, 2, 3\] is not four finite numbers"),
+        ({"bbox": [1, 2, float("nan"), 4]}, "is not four finite numbers"),
+        ({"bbox": "1 2 3 4"}, "is not four finite numbers"),
+        ({"bbox": [1, 2, None, 4]}, "is not four finite numbers"),
+        ({"segmentation": [[1, 2, 3]]}, "a polygon of it is not a list"),
+        ({"segmentation": {"size": [9, 9], "counts": "PPYo0"}}, r"its RLE has size \[9, 9\]"),
+        ({"segmentation": {"counts": "PPYo0"}}, "size"),
+        ({"segmentation": {"size": [30, 40], "counts": "!!"}}, "RLE counts are not"),
+    ],
+)
+def test_damaged_annotations_are_named(coco: Coco, change: dict[str, Any], message: str) -> None:
+    coco.image(5)
+    number = coco.add(5, [5, 5, 10, 10], **change)
+    dataset = coco.load()
+    with pytest.raises(DatasetError, match=rf"annotation {number} of image 5: .*{message}"):
+        dataset.records()
+
+
+def _without(section: str, key: str) -> Any:
+    def change(data: dict[str, Any]) -> None:
+        del data[section][0][key]
+
+    return change
+
+
+def _twice(section: str) -> Any:
+    def change(data: dict[str, Any]) -> None:
+        data[section].append(copy.deepcopy(data[section][0]))
+
+    return change
+
+
+def _set(section: str, key: str, value: object) -> Any:
+    def change(data: dict[str, Any]) -> None:
+        data[section][0][key] = value
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda data: data.pop("images"), "has no list 'images'"),
+        (lambda data: data.update(annotations={}), "has no list 'annotations'"),
+        (lambda data: data.pop("categories"), "has no list 'categories'"),
+        (_without("images", "file_name"), r"images\[0\] has no 'file_name'"),
+        (_without("images", "height"), r"images\[0\] has no 'height'"),
+        (_without("annotations", "bbox"), r"annotations\[0\] has no 'bbox'"),
+        (_without("annotations", "image_id"), r"annotations\[0\] has no 'image_id'"),
+        (_without("categories", "name"), r"categories\[0\] has no 'name'"),
+        (lambda data: data["images"].append(7), r"images\[1\] has no 'id'"),
+        (_set("images", "id", "a1"), r"images\[0\] has id 'a1', not an integer"),
+        (_twice("images"), "images id 1 occurs 2 times"),
+        (_twice("annotations"), "annotations id 100 occurs 2 times"),
+        (_twice("categories"), "categories id 1 occurs 2 times"),
+        (_set("annotations", "category_id", 77), r"unknown category ids \[77\]"),
+    ],
+)
+def test_refuses(coco: Coco, change: Any, message: str) -> None:
+    coco.image(1)
+    coco.add(1, [5, 5, 10, 10])
+    change(coco.data)
+    with pytest.raises(DatasetError, match=message):
+        coco.load()
+
+
+def test_refuses_unknown_class(coco: Coco) -> None:
+    coco.image(1)
+    with pytest.raises(DatasetError, match=r"class ids \[3\] are not in .*; it has \[1, 2\]"):
+        coco.load([1, 3])
+
+
+def test_refuses_files(coco: Coco, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=r"cannot read .*annotations\.json: No such file"):
+        CocoDataset(coco.path, coco.folder)
+    coco.path.write_text("{")
+    with pytest.raises(DatasetError, match="is not JSON"):
+        CocoDataset(coco.path, coco.folder)
+    coco.path.write_text("[]")
+    with pytest.raises(DatasetError, match="is not COCO"):
+        CocoDataset(coco.path, coco.folder)
+    coco.image(1)
+    coco.path.write_text(json.dumps(coco.data))
+    with pytest.raises(DatasetError, match="is not a folder of images"):
+        CocoDataset(coco.path, tmp_path / "none")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(DatasetError, match="none of the 1 images"):
+        CocoDataset(coco.path, empty)
+
+
+def test_refuses_a_folder_of_rubbish(coco: Coco) -> None:
+    coco.image(1).write_bytes(b"rubbish")
+    dataset = coco.load()
+    with (
+        pytest.warns(DatasetWarning, match="1 files are no images"),
+        pytest.raises(DatasetError, match="has no image that can be read"),
+    ):
+        dataset.records()
+
+
+def test_category_names(coco: Coco) -> None:
+    coco.image(1)
+    assert coco.load().category_names == {c["id"]: c["name"] for c in CLASSES}
+
+
+def test_too_large_images_are_skipped(coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("edgemask_convert.data.dataset.MAX_PIXELS", 1500)
+    coco.image(1)
+    coco.image(2, width=60)
+    dataset = coco.load()
+    with pytest.warns(DatasetWarning, match=r"too large, .*2\.png \(id 2\)"):
+        assert len(dataset.records()) == 1
+
+
+def test_broken_exif_does_not_matter(coco: Coco, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(self: Image.Image) -> None:
+        raise SyntaxError("bad EXIF")
+
+    coco.image(1)
+    monkeypatch.setattr(Image.Image, "getexif", broken)
+    assert coco.load().records()[0].width == 40
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (_set("images", "file_name", 7), r"images\[0\] has file_name 7, not text"),
+        (_set("images", "height", "30"), r"images\[0\] has height '30', not a number"),
+        (_set("images", "width", None), r"images\[0\] has width None, not a number"),
+        (_set("images", "id", True), r"images\[0\] has id True, not an integer"),
+        (_set("images", "labeled_cats", 1), r"images\[0\] has labeled_cats 1, not a list"),
+        (_set("annotations", "image_id", [1]), r"annotations\[0\] has image_id \[1\], not an int"),
+        (_set("annotations", "category_id", "1"), r"annotations\[0\] has category_id '1', not an"),
+        (_set("categories", "name", 5), r"categories\[0\] has name 5, not text"),
+        (lambda data: data["annotations"].append("x"), r"annotations\[1\] has no 'id'"),
+    ],
+)
+def test_refuses_fields_of_another_type(coco: Coco, change: Any, message: str) -> None:
+    coco.image(1)
+    coco.add(1, [5, 5, 10, 10])
+    change(coco.data)
+    with pytest.raises(DatasetError, match=message):
+        coco.load()
+
+
+@pytest.mark.parametrize(
+    "segmentation",
+    [
+        "5 5 15 5",
+        7,
+        [5, 5, 15, 5, 15, 15],  # one polygon that is not in a list
+        [[[5, 5], [15, 5], [15, 15]]],  # pairs
+        [[5, 5, "x", 5, 15, 15]],
+        [[5, 5, None, 5, 15, 15]],
+        {"counts": [1200], "size": 30},
+        {"counts": None, "size": [30, 40]},
+        {"counts": [600, 601], "size": [30, 40]},
+        {"counts": [1300, -100], "size": [30, 40]},
+        {"size": [30, 40]},
+        {"data": "!!", "size": 28},
+    ],
+)
+def test_segmentations_that_are_none_are_named(coco: Coco, segmentation: Any) -> None:
+    coco.image(5)
+    number = coco.add(5, [5, 5, 10, 10], segmentation=segmentation)
+    dataset = coco.load()
+    with pytest.raises(DatasetError, match=f"annotation {number} of image 5: "):
+        dataset.records()
+
+
+def test_everything_at_once(coco: Coco) -> None:
+    """What one meets in a real collection is said once each, and the rest is used."""
+    coco.image(1)
+    coco.image(2).unlink()
+    coco.image(3).write_bytes(b"rubbish")
+    dense = {"size": [30, 40], "counts": [410, 10, 780]}
+    coco.add(1, [5, 5, 10, 10])
+    coco.add(1, [13, 20, 1, 10], dense)
+    coco.add(1, [0, 0, 40, 15], dense, iscrowd=1)
+    coco.add(1, [5, 5, 10, 10], segmentation=[])
+    coco.add(1, [60, 60, 10, 10])
+    coco.add(1, [5, 5, 10, 10], segmentation=[[5, 5, 6, 6]])
+    coco.add(8, [5, 5, 10, 10])
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DatasetWarning)
+        (record,) = coco.load().records()
+    assert len(caught) == 5
+    assert all("first: " in str(w.message) for w in caught)
+    np.testing.assert_array_equal(record.has_mask, [True, True, False, False])
+    assert len(record.ignore) == 1

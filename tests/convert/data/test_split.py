@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgemask_convert.cli import main
+from edgemask_convert.data.dataset import DatasetError
+from edgemask_convert.data.split import split_dataset
+
+
+def dataset(counts: list[dict[int, int]], names: list[str] | None = None) -> dict[str, Any]:
+    """A dataset with an image per entry, which says how many objects of each class it shows."""
+    images = [{"id": n, "file_name": names[n] if names else f"{n}.png"} for n in range(len(counts))]
+    annotations = [
+        {"id": 100 * n + 10 * c + k, "image_id": n, "category_id": c}
+        for n, shown in enumerate(counts) for c, count in shown.items() for k in range(count)
+    ]  # fmt: skip
+    return {"images": images, "annotations": annotations, "categories": [{"id": 1}, {"id": 2}],
+            "info": {"year": 1}}  # fmt: skip
+
+
+def ids(part: dict[str, Any]) -> set[int]:
+    return {info["id"] for info in part["images"]}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_classes_are_in_proportion(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    counts = [{1: int(random.integers(0, 4)), 2: int(random.random() < 0.1)} for _ in range(100)]
+    data = dataset(counts)
+    train, dev = split_dataset(data, 0.2, seed)
+    assert ids(train) | ids(dev) == set(range(100))
+    assert not ids(train) & ids(dev)
+    assert 17 <= len(ids(dev)) <= 23
+    assert len(train["annotations"]) + len(dev["annotations"]) == len(data["annotations"])
+    for class_id in (1, 2):
+        total = sum(a["category_id"] == class_id for a in data["annotations"])
+        share = sum(a["category_id"] == class_id for a in dev["annotations"]) / total
+        assert 0.1 < share < 0.4
+    for part in (train, dev):
+        assert {a["image_id"] for a in part["annotations"]} <= ids(part)
+        assert part["categories"] == data["categories"]
+        assert part["info"] == data["info"]
+
+
+def test_the_seed_decides() -> None:
+    data = dataset([{1: 1}] * 50)
+    first, same, other = (ids(split_dataset(data, 0.2, seed)[1]) for seed in (1, 1, 2))
+    assert first == same != other
+    assert len(first) == 10
+
+
+def test_images_without_objects_are_divided_too() -> None:
+    data = dataset([{1: 1}] * 50 + [{}] * 50)
+    _, dev = split_dataset(data, 0.2)
+    assert 2 <= sum(n >= 50 for n in ids(dev)) <= 18
+
+
+def test_the_only_image_of_a_class_is_learnt_from() -> None:
+    data = dataset([{1: 1}] * 9 + [{1: 1, 2: 3}])
+    for seed in range(8):
+        assert 9 in ids(split_dataset(data, 0.3, seed)[0])
+
+
+def test_folders_stay_together() -> None:
+    names = [f"video{n // 10}/{n}.png" for n in range(100)]
+    data = dataset([{1: 1}] * 100, names)
+    _, dev = split_dataset(data, 0.2, by_folder=True)
+    chosen = sorted(ids(dev))
+    assert len(chosen) == 20
+    assert len({n // 10 for n in chosen}) == 2
+
+
+def test_crowds_as_objects() -> None:
+    """CVAT exports painted masks as crowds."""
+    data = dataset([{1: 1}] * 10)
+    for entry in data["annotations"]:
+        entry["iscrowd"] = 1
+    for wanted, flag in ((1, False), (0, True)):
+        for part in split_dataset(data, 0.2, crowds_as_objects=flag):
+            assert {a["iscrowd"] for a in part["annotations"]} == {wanted}
+    assert data["annotations"][0]["iscrowd"] == 1
+
+
+def test_refuses() -> None:
+    data = dataset([{1: 1}] * 3)
+    for share in (0, 1, 1.5, float("nan")):
+        with pytest.raises(DatasetError, match="give a number between 0 and 1"):
+            split_dataset(data, share)
+    with pytest.raises(DatasetError, match="there is 1 folder"):
+        split_dataset(data, 0.5, by_folder=True)
+    with pytest.raises(DatasetError, match="there is 1 image"):
+        split_dataset(dataset([{1: 1}]), 0.5)
+
+
+def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = dataset([{1: 1, 2: 1}] * 10)
+    for entry in data["annotations"]:
+        entry["bbox"] = [0, 0, 1, 1]
+    data["categories"] = [{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(data))
+    assert main(["split", str(path), "--dev", "0.3", "--out", str(tmp_path / "parts")]) == 0
+    parts = [json.loads((tmp_path / "parts" / f"{n}.json").read_text()) for n in ("train", "dev")]
+    assert [len(part["images"]) for part in parts] == [7, 3]
+    out = capsys.readouterr().out
+    assert "dev.json: 3 images, 6 objects" in out
+    assert "bolt" in out
+    assert main(["split", str(path), "--dev", "2", "--out", str(tmp_path)]) == 1
+    assert "between 0 and 1" in capsys.readouterr().err

@@ -1,0 +1,109 @@
+"""Learning from a trained network of the same kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from edgemask_convert.arch import build_model
+from edgemask_convert.config import DistillConfig
+from edgemask_convert.training.distill import Distillation, DistillError
+
+from ..compress.test_prune import config
+
+RANDOM = np.random.default_rng(8)
+
+
+def first_stage_losses(teacher: Any, student: Any, channels: Any = None) -> dict[str, float]:
+    distillation = Distillation(teacher, student, DistillConfig(), channels)
+    image = tf.constant(RANDOM.uniform(-1, 1, (2, 64, 64, 3)), tf.float32)
+    ours = student.first_stage(image, training=False)
+    losses = distillation.first_stage_losses(ours, distillation.first_stage(image))
+    return {name: float(value) for name, value in losses.items()}
+
+
+def features(size: int, channels: int, count: int = 6) -> tf.Tensor:
+    return tf.constant(RANDOM.uniform(0, 6, (count, size, size, channels)), tf.float32)
+
+
+def second_stage_losses(teacher: Any, student: Any, weight: np.ndarray) -> dict[str, float]:
+    distillation = Distillation(teacher, student, DistillConfig())
+    box = features(7, 16)
+    corner = RANDOM.uniform(0, 30, (6, 2))
+    rois = tf.constant(np.concatenate([corner, corner + RANDOM.uniform(8, 30, (6, 2))], 1))
+    head = student.box_head(box)
+    losses = distillation.box_losses(
+        head, lambda config: box, tf.cast(rois, tf.float32), tf.constant(weight, tf.float32)
+    )
+    mask = features(14, 16)
+    logits = student.mask_head(mask)["logits"][..., 0]
+    losses["distill_mask"] = distillation.mask_loss(
+        logits, lambda config: mask, tf.constant(weight, tf.float32)
+    )
+    return {name: float(value) for name, value in losses.items()}
+
+
+def other() -> Any:
+    keras.utils.set_random_seed(11)
+    return build_model(config())
+
+
+def test_a_student_that_agrees_has_nothing_to_learn(tiny_model: Any) -> None:
+    for name, value in first_stage_losses(tiny_model, tiny_model).items():
+        assert value == pytest.approx(0, abs=1e-4), name
+    for name, value in second_stage_losses(tiny_model, tiny_model, np.ones(6)).items():
+        assert value == pytest.approx(0, abs=1e-4), name
+
+
+def test_another_network_is_punished(tiny_model: Any) -> None:
+    losses = first_stage_losses(tiny_model, other())
+    losses |= second_stage_losses(tiny_model, other(), np.ones(6))
+    assert set(losses) == {
+        "distill_feature", "distill_rpn", "distill_class", "distill_box", "distill_mask",
+    }  # fmt: skip
+    assert all(value > 1e-3 for value in losses.values()), losses
+
+
+def test_padding_teaches_nothing(tiny_model: Any) -> None:
+    losses = second_stage_losses(tiny_model, other(), np.zeros(6))
+    assert losses == {"distill_class": 0, "distill_box": 0, "distill_mask": 0}
+
+
+def test_gradients_reach_the_student_and_not_the_teacher(tiny_model: Any) -> None:
+    student = other()
+    distillation = Distillation(tiny_model, student, DistillConfig())
+    image = tf.constant(RANDOM.uniform(-1, 1, (1, 64, 64, 3)), tf.float32)
+    theirs = [w.value for w in tiny_model.first_stage.trainable_weights]
+    ours = [w.value for w in student.first_stage.trainable_weights]
+    with tf.GradientTape() as tape:
+        tape.watch(theirs)
+        outputs = student.first_stage(image, training=False)
+        losses = distillation.first_stage_losses(outputs, distillation.first_stage(image))
+        total = tf.add_n(list(losses.values()))
+    gradients = tape.gradient(total, [*theirs, *ours])
+    assert all(g is None for g in gradients[: len(theirs)])
+    assert any(g is not None and float(tf.norm(g)) > 0 for g in gradients[len(theirs) :])
+
+
+def test_a_narrow_student_is_compared_on_its_own_channels(tiny_model: Any) -> None:
+    """Where the student's pyramid is a selection of the teacher's, the right one costs nothing."""
+    student = build_model(config(neck__channels=8))
+    distillation = Distillation(tiny_model, student, DistillConfig(), list(range(1, 16, 2)))
+    image = tf.constant(RANDOM.uniform(-1, 1, (1, 64, 64, 3)), tf.float32)
+    theirs = distillation.first_stage(image)
+    selected = {k: v[..., 1::2] if k in ("p2", "p3", "p4", "p5") else v for k, v in theirs.items()}
+    assert float(distillation.first_stage_losses(selected, theirs)["distill_feature"]) == 0
+    shifted = {k: v[..., ::2] if k in ("p2", "p3", "p4", "p5") else v for k, v in theirs.items()}
+    assert float(distillation.first_stage_losses(shifted, theirs)["distill_feature"]) > 0.01
+    without = Distillation(tiny_model, student, DistillConfig())
+    assert "distill_feature" not in without.first_stage_losses(selected, theirs)
+
+
+def test_a_teacher_of_something_else_is_refused(tiny_model: Any) -> None:
+    with pytest.raises(DistillError, match=r"the teacher's classes is \[1, 2\], the student's"):
+        Distillation(tiny_model, build_model(config(classes=[1])), DistillConfig())
+    with pytest.raises(DistillError, match="3 channels are named, the student has 16"):
+        Distillation(tiny_model, tiny_model, DistillConfig(), [0, 1, 2])

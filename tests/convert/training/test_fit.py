@@ -1,0 +1,142 @@
+"""The loop around a trainer; the trainer's own work is in test_trainer.py."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tensorflow as tf
+from edgemask_convert.config import from_dict
+from edgemask_convert.training.fit import REPORT_STEPS, StopRequest, fit
+from edgemask_convert.training.trainer import TrainingError
+
+
+class FakeTrainer:
+    """Counts steps; its loss is the number of the step."""
+
+    replicas = 1
+
+    def __init__(self, total_steps: int, step: int = 0, **train: Any) -> None:
+        self.config = from_dict({"train": {"save_minutes": 60.0, **train}})
+        self.total_steps, self.step = total_steps, step
+        self.stopping = False
+        self.saved: list[int] = []
+
+    def train_batch(self, batch: Any, stop: bool = False) -> dict[str, float]:
+        self.step += 1
+        self.stopping = stop
+        return {"total": float(self.step)}
+
+    def save(self, path: Path, header: Any) -> None:
+        self.saved.append(self.step)
+
+
+class FakeDev:
+    """Is due every 60 steps."""
+
+    def __init__(self, trainer: FakeTrainer) -> None:
+        self.trainer = trainer
+
+    def due(self) -> bool:
+        return self.trainer.step % 60 == 0
+
+    def __call__(self) -> dict[str, float]:
+        return {"dev_mask_AP": self.trainer.step / 1000}
+
+
+def rows(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+
+
+def run(trainer: Any, folder: Path, batches: Any, **options: Any) -> int | None:
+    return fit(trainer, batches, {}, folder / "checkpoint.npz", **options)
+
+
+def test_reports_measures_and_saves(tmp_path: Path) -> None:
+    trainer = FakeTrainer(130)
+    assert run(trainer, tmp_path, [{}] * 130, dev=FakeDev(trainer)) is None
+    found = [(r["step"], r.get("total"), r.get("dev_mask_AP")) for r in rows(tmp_path)]
+    assert found == [
+        (50, 25.5, None),  # the mean of 1 to 50
+        (60, None, 0.06),
+        (100, 75.5, None),
+        (120, None, 0.12),
+        (130, 115.5, None),  # the rest
+    ]
+    assert REPORT_STEPS == 50
+    assert trainer.saved == [130]
+
+
+def test_another_worker_writes_nothing(tmp_path: Path) -> None:
+    trainer = FakeTrainer(60, save_minutes=0.0)
+    assert run(trainer, tmp_path, [{}] * 60, chief=False) is None
+    assert trainer.saved == []
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_run_after_a_step_and_saves(
+    tmp_path: Path, number: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trainer = FakeTrainer(9)
+
+    def batches() -> Iterator[dict[str, Any]]:
+        for step in range(9):
+            if step == 3:
+                os.kill(os.getpid(), number)
+            yield {}
+
+    before = signal.getsignal(number)
+    assert run(trainer, tmp_path, batches()) == number
+    assert trainer.saved == [4]
+    assert "stopping after this step" in capsys.readouterr().err
+    assert signal.getsignal(number) is before
+
+
+def test_a_wish_of_another_worker_ends_the_run(tmp_path: Path) -> None:
+    trainer = FakeTrainer(9)
+    step = trainer.train_batch
+    trainer.train_batch = lambda batch, stop: step(batch, trainer.step == 4)  # type: ignore
+    assert run(trainer, tmp_path, [{}] * 9) == signal.SIGTERM
+    assert trainer.saved == [5]
+
+
+def test_a_second_interrupt_does_not_wait() -> None:
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_no_signals_in_another_thread() -> None:
+    def enter() -> None:
+        with StopRequest() as stop:
+            seen.append(stop.signal)
+
+    seen: list[int | None] = []
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    assert seen == [None]
+
+
+def test_a_worker_that_went_away_is_one_line(tmp_path: Path) -> None:
+    trainer = FakeTrainer(3)
+    trainer.replicas = 2
+
+    def fails(batch: Any, stop: bool) -> dict[str, float]:
+        raise tf.errors.UnavailableError(None, None, "Connection reset by peer\nmore")
+
+    trainer.train_batch = fails  # type: ignore
+    with pytest.raises(TrainingError, match=r"step 0 .*\(Connection reset by peer\).* start all"):
+        run(trainer, tmp_path, [{}] * 3)
+    trainer.replicas = 1
+    with pytest.raises(tf.errors.UnavailableError):
+        run(trainer, tmp_path, [{}] * 3)

@@ -1,7 +1,7 @@
 """install.sh and the shipped unit under a systemd that is really PID 1, within 512 MB of memory.
 
 Marked ``systemd``; .ci/legs/systemd prepares what it needs and names it in the environment:
-EDGEMASK_ROOTFS, a Debian trixie root with systemd that may be written to, and EDGEMASK_WHEELS, a
+EDGEMASK_ROOTFS, a Debian root with systemd that may be written to, and EDGEMASK_WHEELS, a
 folder with the wheels of edgemask and all it depends on. The container has no network. It is booted
 once; guest.sh goes through the life of an installation and writes down what it sees.
 """

@@ -58,7 +58,8 @@ def results_for(results: Sequence[Mapping[str, Any]], kind: str) -> list[dict[st
     """Return COCO results for one IoU type.
 
     Only that type's own field is kept: a detection's area, and so its size class, is computed
-    from it. For keypoints, results of classes that have none are left out.
+    from it. For keypoints, results of classes that have none are left out, and ``keypoint_score``,
+    where there is one, is the score: a person that is surely there may have a doubtful pose.
 
     Raises
     ------
@@ -69,6 +70,10 @@ def results_for(results: Sequence[Mapping[str, Any]], kind: str) -> list[dict[st
     others = set(_FIELDS.values()) - {field}
     entries = [{key: value for key, value in r.items() if key not in others} for r in results]
     having = [entry for entry in entries if field in entry]
+    if kind == "keypoints":
+        having = [
+            {**entry, "score": entry.get("keypoint_score", entry["score"])} for entry in having
+        ]
     if len(having) < len(entries) and (kind != "keypoints" or not having):
         missing = next(n for n, entry in enumerate(entries) if field not in entry)
         raise InputError(f"prediction {missing} has no {field}: leave out iou type {kind!r}")

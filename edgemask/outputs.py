@@ -140,8 +140,9 @@ def coco_results(
     list of dict
         ``image_id``, ``category_id``, ``bbox`` (x y w h in pixels, two decimals), ``score`` (five
         decimals), ``segmentation`` (RLE, counts as str), ``keypoints`` (x, y, score of each in one
-        list; in COCO they are indices of pixels, half a pixel less than in :class:`Instances`) if
-        the instance has any, and, if given, ``file_name``.
+        list; in COCO they are indices of pixels, half a pixel less than in :class:`Instances`) and
+        ``keypoint_score`` (the score times the mean of the keypoints', by which poses are ranked)
+        if the instance has any, and, if given, ``file_name``.
     """
     results = []
     for box, score, class_id, rle in zip(
@@ -167,6 +168,8 @@ def coco_results(
         for result, points in zip(results, shifted.tolist(), strict=True):
             if any(score > 0 for _, _, score in points):  # its class has keypoints
                 result["keypoints"] = [round(value, 4) for point in points for value in point]
+                mean = sum(score for _, _, score in points) / len(points)
+                result["keypoint_score"] = round(result["score"] * mean, 5)
     return results
 
 

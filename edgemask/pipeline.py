@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from edgemask.geometry import InputSize, fit_input
 from edgemask.instances import Instances
-from edgemask.keypoints import decode_heatmaps, enlarge
+from edgemask.keypoints import decode_heatmaps, enlarge, sigmas_of
 from edgemask.masks import paste
 from edgemask.postprocess import (
     Detections,
@@ -290,6 +290,7 @@ class Pipeline:
         raw = head.run(rois=rois)["logits"]
         clock.lap("keypoint_head")
         scale, _ = head.quantization("logits")
-        keypoints[own] = decode_heatmaps(raw, scale, size.to_image(boxes))
+        sigmas = sigmas_of(spec["names"])
+        keypoints[own] = decode_heatmaps(raw, scale, size.to_image(boxes), sigmas)
         clock.lap("keypoints")
         return keypoints

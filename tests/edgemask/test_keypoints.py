@@ -5,7 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgemask.keypoints import NAMES, SKELETON, decode_heatmaps, enlarge, mirrored
+from edgemask.keypoints import (
+    NAMES,
+    SIGMAS,
+    SKELETON,
+    decode_heatmaps,
+    enlarge,
+    mirrored,
+    sigmas_of,
+)
 from edgemask.quant import quantize
 
 BOX = np.array([[10, 20, 66, 132]], np.float32)  # 56 wide, 112 high: cells of 2 x 4 pixels
@@ -35,37 +43,92 @@ def test_mirror_images_swap_left_and_right() -> None:
     assert mirrored(["tail", "right_wing", "left_wing", "left_out"]) == [0, 2, 1, 3]
 
 
-@pytest.mark.parametrize(("u", "v"), [(14.5, 14.5), (13.2, 7.9), (14.0, 20.0), (3.37, 24.61)])
+def decode(maps: np.ndarray, scale: float = 1.0, boxes: np.ndarray = BOX, **options) -> np.ndarray:
+    """Decode with the tolerance of a wrist for all keypoints."""
+    return decode_heatmaps(maps, scale, boxes, **{"sigmas": [0.062] * maps.shape[3], **options})
+
+
+def expected_similarity(
+    maps: np.ndarray, point: np.ndarray, box: np.ndarray, sigma: float
+) -> float:
+    """OKS of a point, averaged over where the softmax says the keypoint is. In plain Python."""
+    total = similarity = 0.0
+    area = 0.5 * (box[2] - box[0]) * (box[3] - box[1])
+    size = len(maps)
+    for row in range(size):
+        for column in range(size):
+            x = box[0] + (column + 0.5) / size * (box[2] - box[0])
+            y = box[1] + (row + 0.5) / size * (box[3] - box[1])
+            share = np.exp(maps[row, column])
+            squares = (x - point[0]) ** 2 + (y - point[1]) ** 2
+            total += share
+            similarity += share * np.exp(-squares / (2 * area * (2 * sigma) ** 2))
+    return similarity / total
+
+
+@pytest.mark.parametrize(("u", "v"), [(14.5, 14.5), (13.2, 7.9), (14.0, 20.0), (6.37, 21.61)])
 @pytest.mark.parametrize("sigma", [0.7, 1.0, 2.0])
 def test_peak_of_a_gaussian_is_exact(u: float, v: float, sigma: float) -> None:
-    found = decode_heatmaps(gaussian(u, v, sigma=sigma), 1.0, BOX)
+    found = decode(gaussian(u, v, sigma=sigma))
     assert found.shape == (1, 1, 3)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found[0, 0, :2], [10 + 2 * u, 20 + 4 * v], atol=1e-3)
+    np.testing.assert_allclose(found[0, 0, :2], [10 + 2 * u, 20 + 4 * v], atol=0.02)
 
 
-def test_score_is_the_share_around_the_peak() -> None:
-    one = decode_heatmaps(gaussian(14.5, 14.5), 1.0, BOX)[0, 0, 2]
-    line = np.exp(-0.5 * np.arange(-13, 14) ** 2)
-    assert one == pytest.approx((line[11:16].sum() / line.sum()) ** 2, abs=1e-4)
-    both = np.maximum(gaussian(5.5, 5.5), gaussian(20.5, 20.5))
-    assert decode_heatmaps(both, 1.0, BOX)[0, 0, 2] == pytest.approx(one / 2, abs=1e-3)
+@pytest.mark.parametrize("sigma", [0.062, 0.087, 0.107])
+def test_no_place_promises_a_better_similarity(sigma: float) -> None:
+    random = np.random.default_rng(3)
+    maps = np.maximum(gaussian(8.2, 11.0, 14), gaussian(4.0, 5.0, 14) - 0.3)
+    maps = maps + random.normal(0, 0.3, maps.shape).astype(np.float32)
+    found = decode_heatmaps(maps, 1.0, BOX, [sigma])[0, 0]
+    plain = maps[0, :, :, 0]
+    best = expected_similarity(plain, found[:2], BOX[0], sigma)
+    # The score is that of the middle of the best cell.
+    assert best * 0.9 < found[2] <= best + 1e-3
+    grid = [(x, y) for x in np.arange(10, 66, 2) for y in np.arange(20, 132, 4)]
+    rest = [expected_similarity(plain, np.array(point), BOX[0], sigma) for point in grid]
+    assert best > max(rest) - 0.01
+
+
+def test_between_two_near_peaks_rather_than_on_one_of_them() -> None:
+    both = np.maximum(gaussian(12.5, 14.5, sigma=0.5), gaussian(16.5, 14.5, sigma=0.5))
+    hip = decode_heatmaps(both, 1.0, BOX, [0.107])[0, 0]
+    eye = decode_heatmaps(both, 1.0, BOX, [0.025])[0, 0]
+    np.testing.assert_allclose(hip[:2], [10 + 2 * 14.5, 20 + 4 * 14.5], atol=0.01)
+    assert min(abs(eye[0] - 35), abs(eye[0] - 43)) < 0.5
+    assert hip[2] > 0.75
+    assert eye[2] < 0.55
+
+
+def test_score_is_the_expected_similarity() -> None:
     single = np.full((1, 28, 28, 1), -50, np.float32)
     single[0, 3, 4] = 50
-    np.testing.assert_allclose(decode_heatmaps(single, 1.0, BOX)[0, 0], [19, 34, 1], atol=1e-5)
+    np.testing.assert_allclose(decode(single)[0, 0], [19, 34, 1], atol=1e-5)
+    two = single.copy()
+    two[0, 25, 20] = 50
+    assert decode(two)[0, 0, 2] == pytest.approx(0.5, abs=1e-3)
+    two[0, 25, 20] = 50 - np.log(3)
+    np.testing.assert_allclose(decode(two)[0, 0], [19, 34, 0.75], atol=1e-3)
 
 
 def test_flat_map_is_no_keypoint() -> None:
-    found = decode_heatmaps(np.zeros((1, 28, 28, 1), np.float32), 1.0, BOX)[0, 0]
-    assert found[2] == pytest.approx(9 / 784)  # the first cell, with 3x3 neighbours inside
-    np.testing.assert_allclose(found[:2], [11, 22])
+    found = decode(np.zeros((1, 28, 28, 1), np.float32))[0, 0]
+    assert found[2] < 0.1
+    assert (np.abs(found[:2] - [38, 76]) < [20, 40]).all()  # away from the border
+
+
+def test_tolerances_are_those_of_pycocotools() -> None:
+    cocoeval = pytest.importorskip("pycocotools.cocoeval")
+    np.testing.assert_allclose(SIGMAS, cocoeval.Params("keypoints").kpt_oks_sigmas)
+    assert sigmas_of(["left_wrist", "tail"]) == (0.062, 0.06)
+    assert sigmas_of(NAMES) == SIGMAS
 
 
 @pytest.mark.parametrize("cell", [(0, 0), (27, 27), (0, 13), (27, 5)])
 def test_peak_on_the_border(cell: tuple[int, int]) -> None:
     """No neighbour on one side: the cell's centre along that axis, the parabola along the other."""
     row, column = cell
-    found = decode_heatmaps(gaussian(column + 0.5, row + 0.5), 1.0, BOX)[0, 0]
+    found = decode_heatmaps(gaussian(column + 0.5, row + 0.5, sigma=0.3), 1.0, BOX, [1e-3])[0, 0]
     np.testing.assert_allclose(found[:2], [11 + 2 * column, 22 + 4 * row], atol=1e-3)
     assert 0 < found[2] <= 1
 
@@ -79,7 +142,7 @@ def test_int8_equals_float_on_the_same_values() -> None:
     boxes[:, 2:] += 60
     real = (raw.astype(np.float32) + 31) * np.float32(scale)
     np.testing.assert_allclose(
-        decode_heatmaps(raw, scale, boxes), decode_heatmaps(real, 1.0, boxes), atol=2e-3
+        decode_heatmaps(raw, scale, boxes), decode_heatmaps(real, 1.0, boxes), rtol=1e-4
     )
 
 
@@ -87,7 +150,7 @@ def test_int8_keeps_fractions_of_a_cell() -> None:
     scale = 0.1  # a range of 25 logits
     for u, v in [(14.3, 9.8), (6.01, 21.45)]:
         raw = quantize(np.maximum(gaussian(u, v), -25), scale, 127)
-        found = decode_heatmaps(raw, scale, BOX)[0, 0]
+        found = decode(raw, scale)[0, 0]
         np.testing.assert_allclose((found[:2] - [10, 20]) / [2, 4], [u, v], atol=0.06)
 
 
@@ -95,9 +158,9 @@ def test_each_heatmap_lies_in_its_own_box() -> None:
     maps = np.concatenate([gaussian(4.5, 6.5, 14), gaussian(9.5, 2.5, 14)], axis=3)
     maps = np.concatenate([maps, maps[..., ::-1]])
     boxes = np.array([[0, 0, 14, 14], [100, 50, 128, 92]], np.float32)
-    found = decode_heatmaps(maps, 1.0, boxes)
-    np.testing.assert_allclose(found[0, :, :2], [[4.5, 6.5], [9.5, 2.5]], atol=1e-3)
-    np.testing.assert_allclose(found[1, :, :2], [[119, 57.5], [109, 69.5]], atol=1e-3)
+    found = decode(maps, 1.0, boxes)
+    np.testing.assert_allclose(found[0, :, :2], [[4.5, 6.5], [9.5, 2.5]], atol=0.01)
+    np.testing.assert_allclose(found[1, :, :2], [[119, 57.5], [109, 69.5]], atol=0.02)
 
 
 def test_enlarge() -> None:

@@ -10,7 +10,7 @@ import warnings
 
 VERBS = (
     "import-labelme", "import-maskrcnn2go", "check", "split", "teach", "prune", "fuse", "imitate",
-    "train", "quantize", "verify", "evaluate", "pack", "report",
+    "train", "average", "quantize", "verify", "evaluate", "pack", "report",
 )  # fmt: skip
 
 

@@ -1,0 +1,62 @@
+"""The mean of checkpoints."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from edgemask_convert.arch.model import build_model
+from edgemask_convert.checkpoint import CheckpointError, export_model, load_arrays
+from edgemask_convert.cli import main
+from edgemask_convert.config import from_dict
+from edgemask_convert.training.average import average
+
+from ..conftest import CLASSES, TINY
+
+
+def trained(path: Path, value: float, settings: dict[str, Any] = TINY) -> Path:
+    """A checkpoint of which every weight has one value."""
+    config = from_dict(settings)
+    model = build_model(config.model)
+    for weight in model.named_weights().values():
+        weight.assign(np.full(weight.shape, value, np.float32))
+    export_model(path, model, {"config": config.to_dict(), "classes": CLASSES, "step": 7})
+    return path
+
+
+def test_every_weight_is_the_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = trained(tmp_path / "one.npz", 1), trained(tmp_path / "two.npz", 4)
+    out = tmp_path / "mean.npz"
+    command = ["average", str(one), str(two), "--shares", "2", "1", "--out", str(out)]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{out}: 0.67 of one.npz, 0.33 of two.npz\n"
+    arrays, header = load_arrays(out)
+    assert set(arrays) == set(load_arrays(one)[0])
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, 2, rtol=1e-3, err_msg=name)
+    assert header["classes"] == CLASSES
+    assert header["average"][0] == {"file": "one.npz", "share": 0.6667}
+    model, _ = average([one, two, two])
+    assert all(np.allclose(w, 3) for w in model.named_weights().values())
+
+
+def test_another_network_is_refused(tmp_path: Path) -> None:
+    other = copy.deepcopy(TINY)
+    other["model"]["neck"]["channels"] = 24
+    paths = [trained(tmp_path / "a.npz", 1), trained(tmp_path / "b.npz", 1, other)]
+    with pytest.raises(CheckpointError, match=r"b\.npz is another network than .*a\.npz"):
+        average(paths)
+
+
+@pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+def test_shares_that_are_wrong(tmp_path: Path, shares: list[float]) -> None:
+    with pytest.raises(ValueError, match="give one above 0 for each"):
+        average([tmp_path / "a.npz", tmp_path / "b.npz"], shares)
+
+
+def test_one_checkpoint_has_no_mean(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="give two or more"):
+        average([tmp_path / "a.npz"])

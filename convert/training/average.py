@@ -7,6 +7,7 @@ better than any of its slopes, at no cost on the device (model soups, Wortsman e
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from ..arch.model import MaskRCNN
 from ..checkpoint import CheckpointError, load_model
+from ..config import ModelConfig
 
 __all__ = ["average"]
 
@@ -50,7 +52,7 @@ def average(
     for path, share in zip(paths, weights, strict=True):
         other, its_header = load_model(path)
         if model is not None and (
-            other.config != model.config or its_header.get("classes") != header.get("classes")
+            _network(other) != _network(model) or its_header.get("classes") != header.get("classes")
         ):
             raise CheckpointError(f"{path} is another network than {paths[0]}: shapes, settings "
                                   "and classes must be the same")  # fmt: skip
@@ -66,3 +68,9 @@ def average(
         for path, share in zip(paths, weights, strict=True)
     ]
     return model, {**header, "step": 0, "average": parts}
+
+
+def _network(model: MaskRCNN) -> ModelConfig:
+    """Its configuration without what only names it or only matters in training."""
+    config = model.config
+    return replace(config, name="", backbone=replace(config.backbone, frozen_blocks=0))

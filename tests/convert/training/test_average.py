@@ -51,6 +51,17 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         average(paths)
 
 
+def test_name_and_frozen_blocks_may_differ(tmp_path: Path) -> None:
+    other = copy.deepcopy(TINY)
+    other["model"] |= {
+        "name": "other",
+        "backbone": TINY["model"]["backbone"] | {"frozen_blocks": 0},
+    }
+    model, header = average([trained(tmp_path / "a.npz", 1), trained(tmp_path / "b.npz", 2, other)])
+    assert all(np.allclose(w, 1.5) for w in model.named_weights().values())
+    assert header["config"]["model"]["name"] == "other"
+
+
 @pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
 def test_shares_that_are_wrong(tmp_path: Path, shares: list[float]) -> None:
     with pytest.raises(ValueError, match="give one above 0 for each"):

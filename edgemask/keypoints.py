@@ -39,7 +39,7 @@ the square root of the person's area. OKS takes its double."""
 _OTHER_SIGMA = 0.06  # of keypoints that COCO has not got: about the mean of its own
 _COVERED = np.float32(0.5)  # share of its box that a person's mask covers, on average
 _NARROWEST = np.float32(0.6)  # cells; a narrower Gaussian would fall between them
-_TINY = np.float32(1e-30)
+_TINY = np.float32(1e-15)  # in place of zero, where that would be divided by or its logarithm taken
 
 
 def mirrored(names: Sequence[str]) -> list[int]:
@@ -128,7 +128,7 @@ def decode_heatmaps(
     peak on the border keeps its cell's centre along the axis on which it has one neighbour only.
     """
     count, size, _, points = logits.shape
-    sides = boxes[:, 2:] - boxes[:, :2]
+    sides = np.maximum(boxes[:, 2:] - boxes[:, :2], _TINY)  # a box may have no extent
     root = np.sqrt(_COVERED * sides.prod(axis=1))  # of the person's area
     spread = root[:, None] * (2 * np.array(sigmas, np.float32))
     kernels = [_gaussian(spread / sides[:, axis, None] * np.float32(size), size) for axis in (0, 1)]

@@ -42,7 +42,7 @@ def average(
     if len(paths) < 2:
         raise ValueError(f"{len(paths)} checkpoint to average: give two or more")
     weights = np.array([1.0] * len(paths) if shares is None else shares, np.float64)
-    if weights.shape != (len(paths),) or not (weights > 0).all():
+    if weights.shape != (len(paths),) or not (np.isfinite(weights) & (weights > 0)).all():
         raise ValueError(
             f"shares {weights.tolist()} for {len(paths)} checkpoints: give one above 0 for each"
         )

@@ -86,6 +86,21 @@ def test_shifted_keypoints() -> None:
         assert found == pytest.approx(thresholds / 10), wanted
 
 
+def test_poses_are_ranked_by_their_own_score() -> None:
+    """A wrong pose of a person that is surely there comes after a right one, if it is doubtful."""
+    data = dataset(annotation(1), annotation(2))
+    right, wrong = detection(1, 0.6), detection(2, 0.9, shift=80)
+    doubtful = {**wrong, "keypoint_score": 0.2}
+    assert keypoint_ap([right, doubtful], data, "AP50") == pytest.approx(51 / 101)
+    sure = {**wrong, "keypoint_score": 0.8}
+    assert keypoint_ap([right, sure], data, "AP50") == pytest.approx(51 / 101 / 2)
+    for result in (right, wrong):  # results of other programs have no such field
+        del result["keypoint_score"]
+    assert keypoint_ap([right, wrong], data, "AP50") == pytest.approx(51 / 101 / 2)
+    boxes = evaluate([detection(1, 0.6), doubtful], data, ["bbox"])["bbox"]
+    assert boxes["AP"] == pytest.approx(1)
+
+
 def test_persons_without_keypoints_are_ignored() -> None:
     """They are neither missed nor is finding them a mistake; a detection elsewhere is one."""
     for bare in (

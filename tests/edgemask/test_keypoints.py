@@ -163,6 +163,15 @@ def test_each_heatmap_lies_in_its_own_box() -> None:
     np.testing.assert_allclose(found[1, :, :2], [[119, 57.5], [109, 69.5]], atol=0.02)
 
 
+@pytest.mark.parametrize("box", [[5, 7, 5, 90], [5, 7, 60, 7], [5, 7, 5, 7]])
+def test_box_without_extent(box: list[int]) -> None:
+    found = decode(gaussian(14.5, 9.5), boxes=np.array([box], np.float32))[0, 0]
+    assert np.isfinite(found).all()
+    assert box[0] <= found[0] <= box[2]
+    assert box[1] <= found[1] <= box[3]
+    assert 0 <= found[2] <= 1
+
+
 def test_enlarge() -> None:
     boxes = np.array([[10, 20, 30, 60], [0, 0, 10, 10]], np.float32)
     assert enlarge(boxes, 1.0, 100, 100) is boxes

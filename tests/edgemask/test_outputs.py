@@ -261,7 +261,9 @@ def test_coco_results_have_keypoints_as_pixel_indices():
     instances.keypoints = points
     person, other = coco_results(instances, 5)
     assert person["keypoints"] == [3.0, 6.75, 0.1235] * 17
+    assert person["keypoint_score"] == pytest.approx(0.9 * 0.123456, abs=1e-5)
     assert "keypoints" not in other  # all scores are 0: its class has none
+    assert "keypoint_score" not in other
     json.dumps(person)
     instances.keypoints = None
     assert "keypoints" not in coco_results(instances, 5)[0]

@@ -62,7 +62,9 @@ def test_name_and_frozen_blocks_may_differ(tmp_path: Path) -> None:
     assert header["config"]["model"]["name"] == "other"
 
 
-@pytest.mark.parametrize("shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")]])
+@pytest.mark.parametrize(
+    "shares", [[1.0], [1.0, 0.0], [1.0, -1.0], [1.0, float("nan")], [1.0, float("inf")]]
+)
 def test_shares_that_are_wrong(tmp_path: Path, shares: list[float]) -> None:
     with pytest.raises(ValueError, match="give one above 0 for each"):
         average([tmp_path / "a.npz", tmp_path / "b.npz"], shares)

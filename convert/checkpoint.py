@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from .arch.model import MaskRCNN, build_model
-from .config import Config, from_dict
+from .config import Config, from_dict, with_overrides
 
 # What may differ when a run goes on: none of it changes what is learnt.
 FREE_KEYS = frozenset(
@@ -163,10 +163,11 @@ def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def load_model(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:
+def load_model(path: str | Path, overrides: Sequence[str] = ()) -> tuple[MaskRCNN, dict[str, Any]]:
     """Rebuild a network from an exported model or a training checkpoint.
 
-    A training checkpoint gives its averaged (EMA) weights.
+    A training checkpoint gives its averaged (EMA) weights. `overrides` change its configuration
+    (``model.key=value``), where the weights fit it still.
 
     Returns
     -------
@@ -175,7 +176,7 @@ def load_model(path: str | Path) -> tuple[MaskRCNN, dict[str, Any]]:
     arrays, header = load_arrays(path)
     if "config" not in header:
         raise CheckpointError(f"{path} has no model configuration")
-    model = build_model(from_dict(header["config"]).model)
+    model = build_model(with_overrides(header["config"], overrides).model)
     averaged = {k.removeprefix("ema/"): v for k, v in arrays.items() if k.startswith("ema/")}
     assign_weights(model, averaged or arrays, path)
     return model, header

@@ -7,9 +7,11 @@ is silently ignored costs hours.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -60,6 +62,7 @@ class RPNConfig:
     pre_nms: int = 200
     post_nms: int = 50
     nms_threshold: float = 0.7
+    score_threshold: float = 0.0  # regions of less objectness are no proposals on the device
 
 
 @dataclass
@@ -135,6 +138,7 @@ class ModelConfig:
     classes: list[int] = field(default_factory=lambda: [1])  # COCO category ids
     short_side: int = 320
     max_aspect: float = 2.0
+    resize: str = "averaged"  # or bilinear: faster, for a network trained with plain_resize
     backbone: BackboneConfig = field(default_factory=BackboneConfig)
     neck: NeckConfig = field(default_factory=NeckConfig)
     rpn: RPNConfig = field(default_factory=RPNConfig)
@@ -287,7 +291,19 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
             raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
-    for item in overrides or []:
+    return with_overrides(values, overrides or [])
+
+
+def with_overrides(values: dict[str, Any], overrides: Sequence[str]) -> Config:
+    """Build a :class:`Config` from nested dicts, as changed by ``section.key=value`` (TOML values).
+
+    Raises
+    ------
+    ConfigError
+        As :func:`from_dict`, and on an override that is not of that form.
+    """
+    values = copy.deepcopy(values)
+    for item in overrides:
         key, found, text = item.partition("=")
         if not found:
             raise ConfigError(f"override {item!r} is not of the form section.key=value")

@@ -31,6 +31,8 @@ def first_problem(config: Config) -> str | None:
         "model.rpn.anchor_boxes must be lists of x0, y0, x1, y1 with x0 < x1 and y0 < y1": not all(
             len(box) == 4 and box[0] < box[2] and box[1] < box[3] for box in model.rpn.anchor_boxes
         ),
+        "model.resize must be averaged or bilinear": model.resize not in ("averaged", "bilinear"),
+        "model.rpn.score_threshold must be 0 to 0.99": not 0 <= model.rpn.score_threshold <= 0.99,
         "train.batch_size must be 1 or more": train.batch_size < 1,
         "train.only must name some of backbone, box_head, mask_head, keypoint_head, none twice": (
             not set(train.only) <= set(STAGES) or len(set(train.only)) != len(train.only)

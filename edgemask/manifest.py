@@ -142,6 +142,8 @@ _DETECTIONS: Mapping[str, Rule] = {
 }
 # May be left out: averaged. See edgemask.shrink.
 _INPUT: Mapping[str, Rule] = {"resize": _one_of("averaged", "bilinear")}
+# May be left out: 0. Below 1, of which no logit is.
+_RPN: Mapping[str, Rule] = {"score_threshold": _number(0.0, 0.99)}
 # Only in a pack with the stage keypoint_head; its pooling is roi.keypoint.
 _KEYPOINT: Rule = {
     "class_id": _integer(0, 2**31 - 1),
@@ -238,7 +240,7 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
         return "classes must be a non-empty list with distinct ids"
     rpn, roi, stages = manifest["rpn"], manifest["roi"], manifest["stages"]
     problem = _anchor_problem(manifest)
-    for section, optional in (("detections", _DETECTIONS), ("input", _INPUT)):
+    for section, optional in (("detections", _DETECTIONS), ("input", _INPUT), ("rpn", _RPN)):
         given = manifest[section]
         rule = {key: inner for key, inner in optional.items() if key in given}
         problem = problem or _first_problem(given, rule, section)

@@ -7,6 +7,7 @@ raw RPN outputs → :func:`proposals` → box head → :func:`detections` → ma
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -64,13 +65,17 @@ def proposals(
     Returns
     -------
     ndarray of float32, shape (N, 4)
-        At most ``post_nms`` boxes by descending objectness.
+        At most ``post_nms`` boxes by descending objectness. Regions below ``score_threshold``,
+        if the section has one, are left out: where little is to be seen, little is looked at.
     """
     levels: Sequence[str] = rpn["levels"]
     logits = [outputs[f"rpn_logits_{level}"] for level in levels]
-    chosen, _ = top_k(
+    chosen, best = top_k(
         logits, [quantization(f"rpn_logits_{level}") for level in levels], rpn["pre_nms"]
     )
+    if threshold := rpn.get("score_threshold", 0.0):
+        lowest = math.log(threshold / (1.0 - threshold))
+        chosen = chosen[: np.count_nonzero(best >= lowest)]
     names = [f"rpn_deltas_{level}" for level in levels]
     raw = np.concatenate([outputs[name].reshape(-1, 4) for name in names])
     counts = tuple(logit.size for logit in logits)

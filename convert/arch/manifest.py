@@ -56,6 +56,10 @@ def build_manifest(config: ModelConfig, classes: list[dict[str, Any]]) -> dict[s
             "threshold": mask.threshold, "rescore": True,
         },
     }  # fmt: skip
+    if config.resize != "averaged":
+        manifest["input"]["resize"] = config.resize
+    if rpn.score_threshold:
+        manifest["rpn"]["score_threshold"] = rpn.score_threshold
     if box.activation != "sigmoid":
         manifest["detections"]["activation"] = box.activation
     if not box.class_agnostic:

@@ -41,6 +41,11 @@ def add_parser(verbs) -> None:
     )
     parser.add_argument("--name", help="name of the pack [the one in the configuration]")
     parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE",
+        help="change a setting of the network that is none of its weights, "
+        "e.g. model.rpn.score_threshold=0.15",
+    )  # fmt: skip
+    parser.add_argument(
         "--without-keypoints", action="store_true", help="leave the keypoint head out"
     )
     parser.add_argument(
@@ -69,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--report compares int8 with float: there is nothing in {options.format}")
     if options.report and options.report.suffix not in (".json", ".md"):
         raise ValueError(f"--report {options.report}: give a name that ends in .json or .md")
-    model, header = load_model(options.checkpoint)
+    model, header = load_model(options.checkpoint, options.set)
     if options.without_keypoints:
         model = model.without_keypoints()
     if options.name:

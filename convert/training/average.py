@@ -71,6 +71,9 @@ def average(
 
 
 def _network(model: MaskRCNN) -> ModelConfig:
-    """Its configuration without what only names it or only matters in training."""
+    """Its configuration without what changes no weight: names, and how it is trained or run."""
     config = model.config
-    return replace(config, name="", backbone=replace(config.backbone, frozen_blocks=0))
+    return replace(
+        config, name="", resize="", backbone=replace(config.backbone, frozen_blocks=0),
+        rpn=replace(config.rpn, score_threshold=0.0),
+    )  # fmt: skip

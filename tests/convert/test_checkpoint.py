@@ -16,7 +16,7 @@ from edgemask_convert.checkpoint import (
     load_model,
     save_arrays,
 )
-from edgemask_convert.config import from_dict
+from edgemask_convert.config import ConfigError, from_dict
 
 from .conftest import CLASSES
 
@@ -84,6 +84,21 @@ def test_export_is_half_precision(tiny_model: Any, tiny_config: Any, tmp_path: P
         found = np.asarray(model.named_weights()[name])
         assert found.dtype == np.float32
         np.testing.assert_allclose(found, weight, rtol=1e-3, atol=1e-6)
+
+
+def test_settings_that_are_no_weights_can_be_changed(
+    tiny_model: Any, tiny_config: Any, tmp_path: Path
+) -> None:
+    path = tmp_path / "model.npz"
+    export_model(path, tiny_model, {"config": tiny_config.to_dict(), "classes": CLASSES})
+    model, _ = load_model(path, ["model.rpn.score_threshold=0.15", "model.resize=bilinear"])
+    assert model.config.rpn.score_threshold == 0.15
+    assert model.config.resize == "bilinear"
+    assert load_model(path)[0].config == tiny_config.model
+    with pytest.raises(CheckpointError, match="has shape"):
+        load_model(path, ["model.neck.channels=24"])
+    with pytest.raises(ConfigError, match="did you mean 'score_threshold'"):
+        load_model(path, ["model.rpn.score_treshold=0.15"])
 
 
 def test_model_without_configuration(tmp_path: Path) -> None:

@@ -65,6 +65,8 @@ def test_shipped_configs_load(path: Path) -> None:
         ("model.classes=[]", "model.classes must be distinct ids, at least one"),
         ("model.classes=[1, 1]", "model.classes must be distinct ids, at least one"),
         ("model.backbone.last_block=12", "last_block must be 13 to 16"),
+        ("model.resize=nearest", "model.resize must be averaged or bilinear"),
+        ("model.rpn.score_threshold=1.0", "model.rpn.score_threshold must be 0 to 0.99"),
         ("train.batch_size=0", "train.batch_size must be 1 or more"),
         ("train.mask_rois=65", "mask_rois must be at most train.rois_per_image"),
         ("train.positive_rois=65", "positive_rois must be at most train.rois_per_image"),

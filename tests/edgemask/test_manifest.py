@@ -101,6 +101,16 @@ def test_the_filter_of_the_input_is_one_of_two(value: object) -> None:
         parsed(manifest)
 
 
+@pytest.mark.parametrize("value", [-0.1, 1.0, "0.1", None])
+def test_a_score_threshold_of_proposals_is_a_probability(value: object) -> None:
+    manifest = small_manifest()
+    manifest["rpn"]["score_threshold"] = 0.15
+    assert parsed(manifest)["rpn"]["score_threshold"] == 0.15
+    manifest["rpn"]["score_threshold"] = value
+    with pytest.raises(ModelError, match=r"rpn\.score_threshold must be a number from 0 to 0\.99"):
+        parsed(manifest)
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("activation", "tanh"), ("activation", 1), ("class_agnostic", "no")]
 )

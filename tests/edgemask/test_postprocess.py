@@ -117,6 +117,20 @@ def test_limits() -> None:
     assert len(proposals(outputs, plain, everything, HEIGHT, WIDTH)) == len(ANCHORS)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "count"),
+    [(0.0, 5), (0.3, 3), (0.5, 3), (0.51, 2), (0.73, 2), (0.74, 1), (0.9, 0)],
+)
+def test_regions_below_the_score_threshold_are_left_out(threshold: float, count: int) -> None:
+    outputs = rpn_outputs()
+    logits = outputs["rpn_logits_3"]
+    logits[0, 1, 1, 0], logits[0, 1, 6, 0], logits[0, 3, 3, 0] = 0, 2, 1  # 0.5, 0.88, 0.731
+    found = proposals(outputs, plain, RPN | {"score_threshold": threshold}, HEIGHT, WIDTH)
+    assert found.shape == (count, 4)
+    everything = proposals(outputs, plain, RPN, HEIGHT, WIDTH)
+    np.testing.assert_array_equal(found, everything[:count])
+
+
 def test_no_proposals() -> None:
     """Boxes of less than a pixel are no proposals."""
     outputs = rpn_outputs()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from edgemask_convert.arch.manifest import build_manifest
@@ -26,6 +27,17 @@ def test_manifest_describes_the_network(tiny_model: Any) -> None:
     for head, model in (("box", tiny_model.box_head), ("mask", tiny_model.mask_head)):
         assert manifest["roi"][head]["output_size"] == model.inputs[0].shape[1]
     assert manifest["mask"]["size"] == tiny_model.mask_head.output["logits"].shape[1]
+
+
+def test_how_the_device_resizes_and_proposes(tiny_model: Any) -> None:
+    plain = build_manifest(tiny_model.config, CLASSES)
+    assert "resize" not in plain["input"]
+    assert "score_threshold" not in plain["rpn"]
+    rpn = dataclasses.replace(tiny_model.config.rpn, score_threshold=0.15)
+    config = dataclasses.replace(tiny_model.config, resize="bilinear", rpn=rpn)
+    manifest = build_manifest(config, CLASSES)
+    assert manifest["input"] == plain["input"] | {"resize": "bilinear"}
+    assert manifest["rpn"] == plain["rpn"] | {"score_threshold": 0.15}
 
 
 def test_keypoints_are_there_if_the_network_has_them(tiny_pose: Any, tiny_model: Any) -> None:

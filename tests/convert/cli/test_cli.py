@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from edgemask_convert.checkpoint import save_arrays
+from edgemask_convert.checkpoint import export_model, save_arrays
 from edgemask_convert.cli import VERBS, main
 from edgemask_convert.cli.common import calibration_paths
 from edgemask_convert.config import from_dict
@@ -128,6 +129,16 @@ def test_train_does_not_go_on_with_another_dataset(
     assert "another --out (--start-from" in text
     assert [path.name for path in checkpoint.parent.iterdir()] == ["checkpoint.npz"]
     assert checkpoint.read_bytes() == before
+
+
+def test_quantize_sets_what_is_no_weight(tiny_model: Any, tiny_config: Any, tmp_path: Path) -> None:
+    checkpoint, pack = tmp_path / "model.npz", tmp_path / "pack.zip"
+    export_model(checkpoint, tiny_model, {"config": tiny_config.to_dict(), "classes": CLASSES})
+    command = ["quantize", checkpoint, "--format", "float32", "--out", pack]
+    command += ["--set", "model.rpn.score_threshold=0.15"]
+    assert main([str(argument) for argument in command]) == 0
+    with zipfile.ZipFile(pack) as archive:
+        assert json.loads(archive.read("model.json"))["rpn"]["score_threshold"] == 0.15
 
 
 def test_options_that_do_not_go_together(tmp_path: Path, capsys: Capture) -> None:

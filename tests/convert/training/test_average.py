@@ -51,10 +51,12 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         average(paths)
 
 
-def test_name_and_frozen_blocks_may_differ(tmp_path: Path) -> None:
+def test_what_changes_no_weight_may_differ(tmp_path: Path) -> None:
     other = copy.deepcopy(TINY)
     other["model"] |= {
         "name": "other",
+        "resize": "bilinear",
+        "rpn": TINY["model"]["rpn"] | {"score_threshold": 0.2},
         "backbone": TINY["model"]["backbone"] | {"frozen_blocks": 0},
     }
     model, header = average([trained(tmp_path / "a.npz", 1), trained(tmp_path / "b.npz", 2, other)])

@@ -187,6 +187,7 @@ class TrainConfig:
     weight_mask: float = 2.0
     weight_keypoint: float = 1.0
     only: list[str] = field(default_factory=list)  # stages to train, the others fixed; []: all
+    quantization_aware: bool = False  # round activations while training, as int8 does
     save_minutes: float = 5.0
     eval_epochs: float = 3.0
     eval_images: int = 100

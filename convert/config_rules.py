@@ -61,6 +61,9 @@ def first_problem(config: Config) -> str | None:
             train.positive_rois > train.rois_per_image
         ),
     }
+    problems["train.quantization_aware is only for model.backbone.kind = 'mobilenet_v2'"] = (
+        train.quantization_aware and model.backbone.kind != "mobilenet_v2"
+    )
     problems |= _network_problems(model)
     maps = KINDS.get(model.backbone.kind, set())
     heads = STAGES[1:3] if model.backbone.kind == "maskrcnn2go" else STAGES[1:]

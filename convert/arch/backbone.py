@@ -14,6 +14,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from .layers import ReLU6
+
 # (expansion, channels, stride) of blocks 0..16, Sandler et al. 2018, table 2.
 BLOCKS = (
     [(1, 16, 1)]
@@ -34,7 +36,7 @@ def _round_channels(value: float) -> int:
 
 def _conv(x, filters, kernel, stride, name, relu=True):
     x = layers.Conv2D(filters, kernel, stride, padding="same", name=name)(x)
-    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+    return ReLU6(name=f"{name}_relu")(x) if relu else x
 
 
 def fused_front(image, stem: int, widths: Sequence[int], outputs: Sequence[int]) -> list:
@@ -130,7 +132,7 @@ def mobilenet_v2(
             if index == 13:
                 features["c4"] = x
         x = layers.DepthwiseConv2D(3, stride, padding="same", name=f"{prefix}_depthwise")(x)
-        x = layers.ReLU(6.0, name=f"{prefix}_depthwise_relu")(x)
+        x = ReLU6(name=f"{prefix}_depthwise_relu")(x)
         x = _conv(x, out, 1, 1, f"{prefix}_project", relu=False)
         if stride == 1 and channels == out:
             x = layers.Add(name=f"{prefix}_add")([skip, x])

@@ -9,6 +9,7 @@ from ..config import ContextConfig, ModelConfig
 from .layers import (
     DepthToSpace2x,
     FlattenRoI,
+    ReLU6,
     UnflattenRoI,
     batch_norm,
     conv_bn,
@@ -51,7 +52,7 @@ def _context(x, config: ContextConfig, name: str):
     """
     size, width = x.shape[1] // 2, config.channels
     y = layers.Conv2D(width, 3, 2, padding="same", use_bias=False, name=f"{name}_down")(x)
-    y = layers.ReLU(6.0, name=f"{name}_down_relu")(batch_norm(f"{name}_down_bn")(y))
+    y = ReLU6(name=f"{name}_down_relu")(batch_norm(f"{name}_down_bn")(y))
     for index in range(config.blocks):
         z = conv_bn(y, width, 3, f"{name}_block{index}")
         y = layers.Add(name=f"{name}_block{index}_add")([y, z])
@@ -93,10 +94,10 @@ def mask_head(
     rois = keras.Input((size, size, channels), name="rois")
     x = _body(rois, blocks, kernel, context, "mask")
     x = layers.Conv2D(4 * up_channels, 1, name="mask_up")(x)
-    x = DepthToSpace2x(name="mask_depth_to_space")(layers.ReLU(6.0, name="mask_up_relu")(x))
+    x = DepthToSpace2x(name="mask_depth_to_space")(ReLU6(name="mask_up_relu")(x))
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False, name="mask_refine_dw")(x)
     x = layers.Conv2D(up_channels // 2, 1, name="mask_refine_pw")(x)
-    x = layers.ReLU(6.0, name="mask_refine_relu")(x)
+    x = ReLU6(name="mask_refine_relu")(x)
     logits = layers.Conv2D(
         outputs, 1, kernel_initializer=keras.initializers.RandomNormal(stddev=0.01),
         name="mask_logits",
@@ -123,7 +124,7 @@ def keypoint_head(
     x = conv_bn(rois, width, 1, "keypoint_stem")
     x = _body(x, blocks, kernel, context, "keypoint")
     x = layers.Conv2D(4 * up_channels, 1, name="keypoint_up")(x)
-    x = layers.ReLU(6.0, name="keypoint_up_relu")(x)
+    x = ReLU6(name="keypoint_up_relu")(x)
     x = DepthToSpace2x(name="keypoint_depth_to_space")(x)
     x = separable_bn(x, up_channels, 3, "keypoint_refine")
     logits = layers.Conv2D(

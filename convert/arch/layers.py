@@ -13,6 +13,26 @@ import tensorflow as tf
 from keras import layers
 
 
+class ReLU6(layers.ReLU):
+    """ReLU6, which in training can round to the 256 levels that int8 has between 0 and 6.
+
+    Attributes
+    ----------
+    rounds : bool
+        Whether it rounds while training; gradients pass as if it did not (Jacob et al. 2018).
+        Nothing of it is in the graph that is converted.
+    """
+
+    def __init__(self, **keywords):
+        super().__init__(**({"max_value": 6.0} | keywords))
+        self.rounds = False
+
+    def call(self, inputs, training=False):
+        if self.rounds and training:  # clamps to the same limits, and passes gradients inside
+            return tf.quantization.fake_quant_with_min_max_args(inputs, 0.0, 6.0)
+        return super().call(inputs)
+
+
 class NearestUpsample2x(layers.Layer):
     """(B, H, W, C) → (B, 2H, 2W, C), each cell copied to a 2x2 block.
 
@@ -88,7 +108,7 @@ def conv_bn(x, filters: int, kernel: int, name: str, relu: bool = True):
     """Convolution → BatchNorm → optional ReLU6 (all fold into one TFLite op)."""
     x = layers.Conv2D(filters, kernel, padding="same", use_bias=False, name=name)(x)
     x = batch_norm(f"{name}_bn")(x)
-    return layers.ReLU(6.0, name=f"{name}_relu")(x) if relu else x
+    return ReLU6(name=f"{name}_relu")(x) if relu else x
 
 
 def separable_bn(x, filters: int, kernel: int, name: str, relu: bool = True):

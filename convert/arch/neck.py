@@ -7,7 +7,7 @@ import math
 import keras
 from keras import layers
 
-from .layers import NearestUpsample2x, batch_norm, conv_bn, separable_bn
+from .layers import NearestUpsample2x, ReLU6, batch_norm, conv_bn, separable_bn
 
 
 def _merge(lateral, top, name):
@@ -31,7 +31,7 @@ def fpn(features: dict[str, keras.KerasTensor], channels: int) -> dict[str, kera
         for level, merged in (("3", m3), ("4", m4), ("5", m5))
     }
     x = layers.DepthwiseConv2D(3, padding="same", name="fpn_smooth2")(m2)
-    pyramid["p2"] = layers.ReLU(6.0, name="fpn_smooth2_relu")(x)
+    pyramid["p2"] = ReLU6(name="fpn_smooth2_relu")(x)
     return pyramid
 
 
@@ -58,7 +58,7 @@ def rpn(
         pointwise = layers.Conv2D(channels, 1, use_bias=False, name=f"rpn_conv{index}_pw")
         for level, x in maps.items():
             x = batch_norm(f"rpn_conv{index}_bn{level}")(pointwise(depthwise(x)))
-            maps[level] = layers.ReLU(6.0, name=f"rpn_conv{index}_relu{level}")(x)
+            maps[level] = ReLU6(name=f"rpn_conv{index}_relu{level}")(x)
     prior = -math.log((1 - 0.01) / 0.01)  # start at 1 % objectness (Lin et al. 2017, focal loss)
     small = keras.initializers.RandomNormal(stddev=0.01)
     logits = layers.Conv2D(

@@ -22,6 +22,7 @@ from ..arch.keras_stages import INPUTS, KerasStage
 from ..arch.layout import layout
 from ..arch.manifest import build_manifest
 from ..arch.model import MaskRCNN
+from .equalize import equalize
 from .flatbuffer import stage_spec
 
 HEAD_BATCH = 32  # RoIs per calibration call
@@ -161,6 +162,8 @@ def quantize_model(
     Parameters
     ----------
     model : MaskRCNN
+        The weights of its first stage are changed in place, see :mod:`.equalize`: the channels
+        between convolutions are scaled, and what it computes stays the same.
     classes : list of ``{"id", "name"}``
     images : sequence of uint8 RGB arrays
         Some hundred ordinary photographs of the kind the model is for.
@@ -182,8 +185,11 @@ def quantize_model(
         not get one common zero point.
     """
     manifest = build_manifest(model.config, classes)
+    samples = list(image_samples(images, manifest))
+    progress("equalizing channels")
+    equalize(model.first_stage, samples)
     progress("quantizing backbone")
-    stages = {"backbone": convert_stage(model, "backbone", list(image_samples(images, manifest)))}
+    stages = {"backbone": convert_stage(model, "backbone", samples)}
     specs = {"backbone": stage_spec("backbone", stages["backbone"])}
     check_zero_points(manifest, specs["backbone"])
     recorders = {name: Recorder(m, name) for name, m in model.stages.items() if name != "backbone"}

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..arch.backbone import trunk_layers
+from ..arch.layers import ReLU6
 from ..arch.model import MaskRCNN
 from ..checkpoint import CheckpointError, assign_weights, load_arrays, save_arrays
 from ..config import Config, ConfigError, from_dict
@@ -81,6 +82,9 @@ class Trainer:
             )
         if self.replicas > 1:
             synchronize_batch_norm(model.stages.values())
+        for layer in (layer for stage in model.stages.values() for layer in stage.layers):
+            if isinstance(layer, ReLU6):
+                layer.rounds = config.train.quantization_aware
         self.losses = StepLosses(model, config, distillation)
         trunk = {id(w) for lyr in trunk_layers(model.first_stage) for w in lyr.trainable_weights}
         trained = [m for name, m in model.stages.items() if name in self.losses.trained]

@@ -43,6 +43,11 @@ def test_shipped_configs_load(path: Path) -> None:
     assert config.model.name == tomllib.loads(path.read_text())["model"]["name"]
 
 
+def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
+    with pytest.raises(ConfigError, match="quantization_aware is only for"):
+        load_config(CONFIGS / "coco80.toml", ["train.quantization_aware=true"])
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

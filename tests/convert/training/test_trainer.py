@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from edgemask_convert.arch import build_model
+from edgemask_convert.arch.layers import ReLU6
 from edgemask_convert.checkpoint import CheckpointError, export_model, load_model
 from edgemask_convert.config import from_dict
 from edgemask_convert.training.trainer import Trainer, TrainingError, learning_rate
@@ -47,6 +48,20 @@ def make_trainer(seed: int = 5) -> Trainer:
     keras.utils.set_random_seed(seed)
     config = from_dict(TINY)
     return Trainer(build_model(config.model), config, total_steps=4)
+
+
+@pytest.mark.parametrize("aware", [True, False])
+def test_activations_are_rounded_if_the_configuration_says_so(aware: bool) -> None:
+    config = from_dict(TINY | {"train": TINY["train"] | {"quantization_aware": aware}})
+    model = build_model(config.model)
+    Trainer(model, config, total_steps=4)
+    for stage in ("backbone", "mask_head"):
+        found = [layer for layer in model.stages[stage].layers if isinstance(layer, ReLU6)]
+        assert found
+        assert {layer.rounds for layer in found} == {aware}
+    image = np.random.default_rng(0).uniform(-1, 1, (1, 64, 64, 3)).astype(np.float32)
+    p3 = np.asarray(model.first_stage(image, training=True)["p3"]) * (255 / 6)
+    assert (np.abs(p3 - np.rint(p3)).max() < 1e-3) == aware
 
 
 def numbered(batch: dict[str, np.ndarray], step: int) -> dict[str, np.ndarray]:

@@ -108,6 +108,7 @@ class MaskHeadConfig:
     expansions: list[int] = field(default_factory=list)  # maskrcnn2go: of the head's 4 blocks
     class_agnostic: bool = True
     threshold: float = 0.5
+    soft_nms_threshold: float = 1.0  # overlap of masks from which scores are lowered; 1: none
 
 
 @dataclass

@@ -33,6 +33,10 @@ def first_problem(config: Config) -> str | None:
         ),
         "model.resize must be averaged or bilinear": model.resize not in ("averaged", "bilinear"),
         "model.rpn.score_threshold must be 0 to 0.99": not 0 <= model.rpn.score_threshold <= 0.99,
+        "model.mask_head.soft_nms_threshold must be 0 to 1, and not between 0.99 and 1": (
+            not 0 <= model.mask_head.soft_nms_threshold <= 0.99
+            and model.mask_head.soft_nms_threshold != 1
+        ),
         "train.batch_size must be 1 or more": train.batch_size < 1,
         "train.only must name some of backbone, box_head, mask_head, keypoint_head, none twice": (
             not set(train.only) <= set(STAGES) or len(set(train.only)) != len(train.only)

@@ -144,6 +144,8 @@ _DETECTIONS: Mapping[str, Rule] = {
 _INPUT: Mapping[str, Rule] = {"resize": _one_of("averaged", "bilinear")}
 # May be left out: 0. Below 1, of which no logit is.
 _RPN: Mapping[str, Rule] = {"score_threshold": _number(0.0, 0.99)}
+# May be left out: masks suppress nothing.
+_MASK: Mapping[str, Rule] = {"soft_nms_threshold": _number(0.0, 0.99)}
 # Only in a pack with the stage keypoint_head; its pooling is roi.keypoint.
 _KEYPOINT: Rule = {
     "class_id": _integer(0, 2**31 - 1),
@@ -240,7 +242,8 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
         return "classes must be a non-empty list with distinct ids"
     rpn, roi, stages = manifest["rpn"], manifest["roi"], manifest["stages"]
     problem = _anchor_problem(manifest)
-    for section, optional in (("detections", _DETECTIONS), ("input", _INPUT), ("rpn", _RPN)):
+    optionals = {"detections": _DETECTIONS, "input": _INPUT, "mask": _MASK, "rpn": _RPN}
+    for section, optional in optionals.items():
         given = manifest[section]
         rule = {key: inner for key, inner in optional.items() if key in given}
         problem = problem or _first_problem(given, rule, section)

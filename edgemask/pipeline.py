@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from edgemask.geometry import InputSize, fit_input
 from edgemask.instances import Instances
 from edgemask.keypoints import decode_heatmaps, enlarge, sigmas_of
+from edgemask.mask_nms import mask_soft_nms
 from edgemask.masks import paste
 from edgemask.postprocess import (
     Detections,
@@ -245,11 +246,17 @@ class Pipeline:
         order = order[scores[order] >= score_threshold]
         boxes = size.to_image(found.boxes[order])
         masks = paste(probabilities[order], boxes, *size.image, spec["threshold"])
-        classes = found.classes[order]
+        scores, classes = scores[order], found.classes[order]
+        if "soft_nms_threshold" in spec and len(order) > 1:
+            scores = mask_soft_nms(masks, boxes, scores, classes, spec["soft_nms_threshold"])
+            kept = np.argsort(-scores, kind="stable")
+            kept = kept[scores[kept] >= score_threshold]
+            order, boxes, masks = order[kept], boxes[kept], masks[kept]
+            scores, classes = scores[kept], classes[kept]
         clock.lap("paste")
         return Instances(
             boxes=boxes,
-            scores=scores[order],
+            scores=scores,
             class_ids=self._ids[classes],
             masks=masks,
             class_names=[self._names[c] for c in classes],

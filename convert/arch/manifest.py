@@ -60,6 +60,8 @@ def build_manifest(config: ModelConfig, classes: list[dict[str, Any]]) -> dict[s
         manifest["input"]["resize"] = config.resize
     if rpn.score_threshold:
         manifest["rpn"]["score_threshold"] = rpn.score_threshold
+    if mask.soft_nms_threshold < 1:
+        manifest["mask"]["soft_nms_threshold"] = mask.soft_nms_threshold
     if box.activation != "sigmoid":
         manifest["detections"]["activation"] = box.activation
     if not box.class_agnostic:

@@ -76,4 +76,6 @@ def _network(model: MaskRCNN) -> ModelConfig:
     return replace(
         config, name="", resize="", backbone=replace(config.backbone, frozen_blocks=0),
         rpn=replace(config.rpn, score_threshold=0.0),
+        box_head=replace(config.box_head, nms_threshold=0.0),
+        mask_head=replace(config.mask_head, soft_nms_threshold=0.0),
     )  # fmt: skip

@@ -72,6 +72,8 @@ def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
         ("model.backbone.last_block=12", "last_block must be 13 to 16"),
         ("model.resize=nearest", "model.resize must be averaged or bilinear"),
         ("model.rpn.score_threshold=1.0", "model.rpn.score_threshold must be 0 to 0.99"),
+        ("model.mask_head.soft_nms_threshold=-0.1", "soft_nms_threshold must be 0 to 1"),
+        ("model.mask_head.soft_nms_threshold=0.995", "not between 0.99 and 1"),
         ("train.batch_size=0", "train.batch_size must be 1 or more"),
         ("train.mask_rois=65", "mask_rois must be at most train.rois_per_image"),
         ("train.positive_rois=65", "positive_rois must be at most train.rois_per_image"),

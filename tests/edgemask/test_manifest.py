@@ -102,12 +102,15 @@ def test_the_filter_of_the_input_is_one_of_two(value: object) -> None:
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.0, "0.1", None])
-def test_a_score_threshold_of_proposals_is_a_probability(value: object) -> None:
+@pytest.mark.parametrize("key", ["rpn.score_threshold", "mask.soft_nms_threshold"])
+def test_thresholds_that_may_be_left_out(key: str, value: object) -> None:
+    section, name = key.split(".")
     manifest = small_manifest()
-    manifest["rpn"]["score_threshold"] = 0.15
-    assert parsed(manifest)["rpn"]["score_threshold"] == 0.15
-    manifest["rpn"]["score_threshold"] = value
-    with pytest.raises(ModelError, match=r"rpn\.score_threshold must be a number from 0 to 0\.99"):
+    parsed(manifest)
+    manifest[section][name] = 0.15
+    assert parsed(manifest)[section][name] == 0.15
+    manifest[section][name] = value
+    with pytest.raises(ModelError, match=f"{section}.{name} must be a number from 0 to 0.99"):
         parsed(manifest)
 
 

@@ -111,6 +111,23 @@ def test_one_object() -> None:
     assert run.timings["total"] >= max(run.timings.values())
 
 
+def test_masks_that_overlap_lower_the_score_of_the_worse() -> None:
+    """The anchors of neighbouring cells share a third of their pixels."""
+    cells, logits = [(1, 1, 3.0), (1, 2, 2.0), (1, 4, 1.0)], [(2.0, NEVER), (1.5, NEVER), (1.2, -9)]
+    stages = backbone(cells), box_head(*logits), mask_head(SURE, SURE, SURE)
+    plain = pipeline(*stages, rescore=False)
+    run = pipeline(*stages, rescore=False, soft_nms_threshold=0.2)
+    sure, hidden, other = plain(IMAGE).scores
+    found = run(IMAGE, score_threshold=0.2)
+    lowered = hidden * (1 - 1 / 3) / (1 - 0.2)
+    np.testing.assert_allclose(found.scores, [sure, other, lowered], rtol=1e-5)
+    np.testing.assert_allclose(found.boxes[:, 0], [16, 112, 48], atol=1e-3)
+    corners = [np.argwhere(mask)[0].tolist() for mask in found.masks.to_dense()]
+    assert corners == [[16, 16], [16, 112], [16, 48]]
+    assert len(run(IMAGE, score_threshold=0.7).scores) == 2
+    assert len(plain(IMAGE, score_threshold=0.7).scores) == 3
+
+
 def test_no_proposals() -> None:
     run = pipeline(backbone([]), NEVER_RUN, NEVER_RUN)
     found = run(IMAGE)

@@ -29,13 +29,16 @@ def test_manifest_describes_the_network(tiny_model: Any) -> None:
     assert manifest["mask"]["size"] == tiny_model.mask_head.output["logits"].shape[1]
 
 
-def test_how_the_device_resizes_and_proposes(tiny_model: Any) -> None:
+def test_how_the_device_resizes_proposes_and_suppresses(tiny_model: Any) -> None:
     plain = build_manifest(tiny_model.config, CLASSES)
     assert "resize" not in plain["input"]
     assert "score_threshold" not in plain["rpn"]
+    assert "soft_nms_threshold" not in plain["mask"]
     rpn = dataclasses.replace(tiny_model.config.rpn, score_threshold=0.15)
-    config = dataclasses.replace(tiny_model.config, resize="bilinear", rpn=rpn)
+    mask = dataclasses.replace(tiny_model.config.mask_head, soft_nms_threshold=0.3)
+    config = dataclasses.replace(tiny_model.config, resize="bilinear", rpn=rpn, mask_head=mask)
     manifest = build_manifest(config, CLASSES)
+    assert manifest["mask"] == plain["mask"] | {"soft_nms_threshold": 0.3}
     assert manifest["input"] == plain["input"] | {"resize": "bilinear"}
     assert manifest["rpn"] == plain["rpn"] | {"score_threshold": 0.15}
 

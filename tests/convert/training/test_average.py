@@ -57,6 +57,8 @@ def test_what_changes_no_weight_may_differ(tmp_path: Path) -> None:
         "name": "other",
         "resize": "bilinear",
         "rpn": TINY["model"]["rpn"] | {"score_threshold": 0.2},
+        "box_head": TINY["model"]["box_head"] | {"nms_threshold": 0.7},
+        "mask_head": TINY["model"]["mask_head"] | {"soft_nms_threshold": 0.3},
         "backbone": TINY["model"]["backbone"] | {"frozen_blocks": 0},
     }
     model, header = average([trained(tmp_path / "a.npz", 1), trained(tmp_path / "b.npz", 2, other)])

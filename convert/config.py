@@ -159,6 +159,7 @@ class AugmentConfig:
     flip: float = 0.5
     color: float = 0.3
     plain_resize: float = 0.0  # share of crops shrunk without averaging, as fast resizers do it
+    copy_paste: float = 0.0  # share of crops that get objects of another photograph
 
 
 @dataclass

@@ -18,7 +18,10 @@ from edgemask.images import as_rgb
 
 from ..config import Config
 from .augment import make_sample
+from .copy_paste import paste_objects
 from .dataset import DatasetError, Record, orientation
+
+COPY_PASTE = 1  # told to the generator, so that a sample itself is the same with and without
 
 
 def read_image(record: Record) -> Image.Image:
@@ -68,9 +71,20 @@ def batches(
     worker, count = share
     part = range(worker * size // count, (worker + 1) * size // count)
 
-    def sample(epoch: int, index: int) -> dict[str, np.ndarray]:
+    donors = [n for n, record in enumerate(records) if record.has_mask.any()]
+
+    def draw(index: int, entropy: list[int]) -> dict[str, np.ndarray]:
         record = records[index]
-        return make_sample(record, read_image(record), config.augment, [seed, epoch, index])
+        return make_sample(record, read_image(record), config.augment, entropy)
+
+    def sample(epoch: int, index: int) -> dict[str, np.ndarray]:
+        made = draw(index, [seed, epoch, index])
+        if config.augment.copy_paste > 0 and donors:
+            rng = np.random.default_rng([seed, epoch, index, COPY_PASTE])
+            if rng.random() < config.augment.copy_paste:
+                donor = donors[rng.integers(len(donors))]
+                made = paste_objects(made, draw(donor, [seed, epoch, index, COPY_PASTE, 1]), rng)
+        return made
 
     def stream() -> Iterator[tuple[int, int]]:
         position = start_step * size

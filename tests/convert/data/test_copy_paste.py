@@ -1,0 +1,163 @@
+"""Copy-paste, on squares whose place is known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from edgemask_convert.config import Config
+from edgemask_convert.data import loader
+from edgemask_convert.data.augment import MAX_IGNORE, MAX_OBJECTS
+from edgemask_convert.data.copy_paste import paste_objects
+from edgemask_convert.data.dataset import Record
+from PIL import Image
+
+SIDE = 64
+
+
+def make_sample(boxes: list[list[float]], colour: int, mask: bool = True) -> dict[str, np.ndarray]:
+    """A crop with filled boxes; each has one keypoint in its middle."""
+    count = len(boxes)
+    sample = {
+        "image": np.full((SIDE, SIDE, 3), colour, np.uint8),
+        "boxes": np.zeros((MAX_OBJECTS, 4), np.float32),
+        "full_boxes": np.zeros((MAX_OBJECTS, 4), np.float32),
+        "labels": np.zeros(MAX_OBJECTS, np.int32),
+        "valid": np.zeros(MAX_OBJECTS, np.float32),
+        "has_mask": np.zeros(MAX_OBJECTS, np.float32),
+        "keypoints": np.zeros((MAX_OBJECTS, 17, 3), np.float32),
+        "bitmaps": np.zeros((MAX_OBJECTS, 64, 64), np.uint8),
+        "ignore": np.zeros((MAX_IGNORE, 4), np.float32),
+        "labeled": np.ones(1, np.float32),
+        "exhaustive": np.float32(1),
+        "image_id": np.int64(colour),
+    }
+    for n, box in enumerate(boxes):
+        sample["boxes"][n] = sample["full_boxes"][n] = box
+        sample["valid"][n], sample["has_mask"][n] = 1, mask
+        sample["bitmaps"][n] = 255 * mask
+        sample["keypoints"][n, 0] = [(box[0] + box[2]) / 2, (box[1] + box[3]) / 2, 2]
+    assert count <= MAX_OBJECTS
+    return sample
+
+
+def paste(sample: dict, donor: dict) -> dict[str, np.ndarray]:
+    """With one donor object it is always pasted."""
+    return paste_objects(sample, donor, np.random.default_rng(0))
+
+
+def test_pixels_and_object_come_over() -> None:
+    sample, donor = make_sample([[2, 2, 10, 10]], 50), make_sample([[30, 32, 50, 60]], 200)
+    made = paste(sample, donor)
+    inside = np.zeros((SIDE, SIDE), bool)
+    inside[32:60, 30:50] = True
+    assert (made["image"][inside] == 200).all()
+    assert (made["image"][~inside] == 50).all()
+    assert made["valid"].sum() == 2
+    np.testing.assert_array_equal(made["boxes"][:2], [[2, 2, 10, 10], [30, 32, 50, 60]])
+    np.testing.assert_array_equal(made["keypoints"][1, 0], [40, 46, 2])
+    assert made["image_id"] == 50
+
+
+def test_neither_sample_is_changed() -> None:
+    sample, donor = make_sample([[2, 2, 40, 40]], 50), make_sample([[20, 2, 40, 40]], 200)
+    before = [{k: np.copy(v) for k, v in part.items()} for part in (sample, donor)]
+    paste(sample, donor)
+    for part, old in zip((sample, donor), before, strict=True):
+        for key, value in old.items():
+            np.testing.assert_array_equal(part[key], value)
+
+
+def test_what_is_covered_is_taken_from_mask_and_box() -> None:
+    """The right half of a box of 40 is covered, and the joint in its middle stays seen."""
+    made = paste(make_sample([[0, 0, 40, 40]], 50), make_sample([[22, 0, 60, 64]], 200))
+    np.testing.assert_array_equal(made["boxes"][0], [0, 0, 22, 40])
+    np.testing.assert_array_equal(made["full_boxes"][0], [0, 0, 22, 40])
+    assert made["bitmaps"][0].min() == 255
+    assert made["keypoints"][0, 0, 2] == 2
+
+
+def test_a_hole_leaves_the_box() -> None:
+    made = paste(make_sample([[0, 0, 40, 40]], 50), make_sample([[10, 10, 30, 30]], 200))
+    np.testing.assert_array_equal(made["boxes"][0], [0, 0, 40, 40])
+    assert made["bitmaps"][0][20:44, 20:44].max() == 0
+    assert made["bitmaps"][0][:12].min() == 255
+    assert made["keypoints"][0, 0, 2] == 0  # it lies in the hole
+
+
+def test_a_hidden_object_is_ignored() -> None:
+    made = paste(make_sample([[8, 8, 20, 20]], 50), make_sample([[5, 5, 19, 25]], 200))
+    assert made["valid"].sum() == 1
+    np.testing.assert_array_equal(made["boxes"][0], [5, 5, 19, 25])
+    np.testing.assert_array_equal(made["ignore"][0], [8, 8, 20, 20])
+
+
+@pytest.mark.parametrize(("right", "kept"), [(25, 2), (35, 1)])
+def test_a_box_without_mask_is_kept_while_half_of_it_is_free(right: int, kept: int) -> None:
+    sample = make_sample([[0, 0, 50, 50]], 50, mask=False)
+    made = paste(sample, make_sample([[0, 0, right - 5, 60]], 200))
+    assert made["valid"].sum() == kept
+
+
+def test_a_joint_behind_something_is_not_pasted() -> None:
+    donor = make_sample([[30, 30, 50, 50]], 200)
+    donor["keypoints"][0, 1] = [58, 40, 1]
+    made = paste(make_sample([], 50), donor)
+    assert made["keypoints"][0, 0, 2] == 2
+    assert made["keypoints"][0, 1, 2] == 0
+
+
+def test_nothing_to_paste() -> None:
+    sample = make_sample([[2, 2, 10, 10]], 50)
+    assert paste(sample, make_sample([], 200)) is sample
+    assert paste(sample, make_sample([[1, 1, 9, 9]], 200, mask=False)) is sample
+
+
+def test_a_full_sample_takes_no_more() -> None:
+    full = make_sample([[2 * n, 0, 2 * n + 2, 4] for n in range(MAX_OBJECTS)], 50)
+    assert paste(full, make_sample([[1, 20, 9, 40]], 200)) is full
+
+
+def test_about_half_of_the_objects_come_over() -> None:
+    donor = make_sample([[0, 4 * n, 60, 4 * n + 3] for n in range(12)], 200)
+    counts = [
+        paste_objects(make_sample([], 50), donor, np.random.default_rng(n))["valid"].sum()
+        for n in range(50)
+    ]
+    assert 5 < np.mean(counts) < 7
+
+
+def test_batches_with_copy_paste(tmp_path: Path) -> None:
+    """A share of the crops has objects of another photograph, and the others are as without."""
+    records = []
+    for n, boxes in enumerate([[[4.0, 4.0, 20.0, 20.0]], []]):
+        path = tmp_path / f"{n}.png"
+        Image.new("RGB", (SIDE, SIDE), (50 * (n + 1),) * 3).save(path)
+        count = len(boxes)
+        records.append(
+            Record(
+                n, path, SIDE, SIDE, np.array(boxes, np.float32).reshape(-1, 4),
+                np.zeros(count, np.int32), np.full((count, 64, 64), 255, np.uint8),
+                np.ones(count, bool), np.zeros((count, 17, 3), np.float32),
+                np.zeros((0, 4), np.float32), np.ones(1, bool), True,
+            )
+        )  # fmt: skip
+    config = Config()
+    config.train.batch_size = 4
+    config.augment = dataclasses.replace(config.augment, crop=64, min_short_side=64,
+                                         max_short_side=64, aspect_jitter=0.0)  # fmt: skip
+    plain = list(loader.batches(records, config, 0, 10))
+    config.augment.copy_paste = 0.5
+    mixed = list(loader.batches(records, config, 0, 10))
+    again = list(loader.batches(records, config, 0, 10))
+    added = 0
+    for before, after, same in zip(plain, mixed, again, strict=True):
+        np.testing.assert_array_equal(after["image"], same["image"])
+        for n in range(4):
+            if (before["image"][n] == after["image"][n]).all():
+                np.testing.assert_array_equal(before["boxes"][n], after["boxes"][n])
+            else:
+                added += 1
+    assert 8 < added < 32

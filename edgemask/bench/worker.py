@@ -16,6 +16,7 @@ from typing import Any
 
 from edgemask.bench.configuration import Configuration
 from edgemask.errors import EdgeMaskError
+from edgemask.live.memory import peak_rss_mb
 
 __all__ = ["main", "measure"]
 
@@ -88,7 +89,7 @@ def measure(
         "decode_ms": picture.decode_ms,
         **samples.summary(),
         "first_result_cpu_s": round(first_result, 3),
-        "peak_rss_mb": _peak_rss_mb(),
+        "peak_rss_mb": peak_rss_mb(),
         "over_time": over_time,
     }
 
@@ -134,27 +135,6 @@ def _run(
         )
         seen, last = count, now
     return rows
-
-
-def _peak_rss_mb() -> float | None:
-    """Return the most memory this process has had resident, in MB; None where unknown.
-
-    ``VmHWM`` belongs to this program alone. ``ru_maxrss``, which other systems have too, starts
-    with the peak of the process that started it.
-    """
-    try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as lines:
-            for line in lines:
-                if line.startswith("VmHWM:"):
-                    return round(int(line.split()[1]) * 1024 / 1e6, 1)
-    except OSError:
-        pass
-    try:
-        import resource
-    except ImportError:  # Windows
-        return None
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def main(arguments: list[str]) -> int:

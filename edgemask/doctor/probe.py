@@ -9,7 +9,6 @@ from __future__ import annotations
 import importlib
 import importlib.resources
 import json
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -37,6 +36,7 @@ def probe_model() -> dict[str, Any]:
     """Load the bundled model, see what XNNPACK takes of it, and segment the bundled photograph."""
     from edgemask.images import load_image
     from edgemask.interpreter import default_threads
+    from edgemask.live.memory import peak_rss_mb
     from edgemask.modelpack import load_pack
     from edgemask.runtime import Stage
     from edgemask.segmenter import Segmenter
@@ -61,7 +61,7 @@ def probe_model() -> dict[str, Any]:
         "milliseconds": (time.perf_counter() - began) * 1e3,
         "threads": default_threads(),
         "left_out": left,
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6,
+        "peak_mb": peak_rss_mb(),
     }
 
 

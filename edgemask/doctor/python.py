@@ -189,8 +189,10 @@ def check_model(host: Host) -> Finding:
         return problem("model", found["error"], "edgemask demo --debug")
     text = (
         f"{found['name']}, one frame in {found['milliseconds']:.0f} ms with {found['threads']} "
-        f"threads, peak memory {found['peak_mb']:.0f} MB"
+        "threads"
     )
+    if found["peak_mb"] is not None:
+        text += f", peak memory {found['peak_mb']:.0f} MB"
     if found["left_out"]:
         stages = "; ".join(f"{stage}: {why}" for stage, why in found["left_out"].items())
         return problem("model", f"{text}; not all of it runs in XNNPACK: {stages}", _AGAIN)

@@ -4,7 +4,9 @@
 
 Each frame is a JPEG that is decoded, segmented, drawn on and encoded again, by the threads that
 `edgemask serve` uses. The two are measured in turn, each in a process of its own that may use so
-many cores. Says something on an idle machine only, and needs Linux.
+many cores. Two streams at once, each in a process and on a core of its own, show what the machine
+allows: two threads of one core are not two cores. Says something on an idle machine only, and needs
+Linux.
 """
 
 from __future__ import annotations
@@ -53,9 +55,9 @@ class Jpegs(Source):
         """Nothing is held."""
 
 
-def rate(cores: int, threads: int, seconds: float, model: str) -> float:
-    """Frames a second of this process, which is bound to so many cores."""
-    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
+def rate(first: int, cores: int, threads: int, seconds: float, model: str) -> float:
+    """Frames a second of this process, which is bound to so many cores from `first` on."""
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + cores])
     segmenter = Segmenter(model, threads=threads)
     with Engine(Jpegs, segmenter) as engine, engine.subscribe() as results:
         start, count = time.monotonic(), 0
@@ -71,30 +73,51 @@ def rate(cores: int, threads: int, seconds: float, model: str) -> float:
     raise RuntimeError("the stream ended early")
 
 
+def measure(streams: list[tuple[int, int, int]], options: argparse.Namespace) -> float:
+    """Frames a second of all streams (first core, cores, threads) together."""
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, "--child", *map(str, stream),
+             "--seconds", str(options.seconds), "--model", options.model],
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        )
+        for stream in streams
+    ]  # fmt: skip
+    total = 0.0
+    for process in running:
+        out, err = process.communicate()
+        if process.returncode:
+            raise RuntimeError(err.strip() or f"a stream ended with {process.returncode}")
+        total += float(out.split()[-1])
+    return total
+
+
 def main() -> None:
-    """Alternate between the two and print the ratio."""
+    """Alternate between the cases and print the ratios."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="people")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--child", type=int, nargs=2, help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=int, nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(rate(*options.child, options.seconds, options.model))
         return
-    cases = {"1 core": (1, 1), "2 cores": (2, 1), "2 cores, 2 threads": (2, 2)}
+    cases = {
+        "1 core": [(0, 1, 1)],
+        "2 cores": [(0, 2, 1)],
+        "2 cores, 2 threads": [(0, 2, 2)],
+        "two streams, 1 core each": [(0, 1, 1), (1, 1, 1)],
+    }
     rates: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(options.rounds):
-        for name, (cores, threads) in cases.items():
-            command = [sys.executable, __file__, "--child", str(cores), str(threads)]
-            command += ["--seconds", str(options.seconds), "--model", options.model]
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            rates[name].append(float(done.stdout.split()[-1]))
+        for name, streams in cases.items():
+            rates[name].append(measure(streams, options))
     medians = {name: round(statistics.median(values), 2) for name, values in rates.items()}
     one = medians["1 core"]
     for name, value in medians.items():
-        print(f"{name:20s}{value:8.1f} frames/s{value / one:7.2f} times")
+        print(f"{name:26s}{value:8.1f} frames/s{value / one:7.2f} times")
     if options.json:
         record = {"load_average": round(os.getloadavg()[0], 1), "frames_per_s": medians,
                   "ratio": {n: round(v / one, 2) for n, v in medians.items()}}  # fmt: skip

@@ -59,6 +59,16 @@ def test_a_pack_is_prompted(tmp_path: Path, fake_teacher: Any) -> None:
     np.testing.assert_allclose(other[:, :, ::-1], masks, atol=0.02)
 
 
+def test_of_several_sizes_the_one_that_suits_an_object_decides() -> None:
+    """A box of 20 pixels is 21 high in one view and 85 in the other, which alone is looked at."""
+    boxes, ids = np.array([[30, 20, 50, 40]], np.float32), np.array([1], np.int32)
+    both = make_teacher("pack:people", short_sides=(64, 256)).segment(IMAGE, boxes, ids)
+    large = make_teacher("pack:people", short_sides=(256,)).segment(IMAGE, boxes, ids)
+    small = make_teacher("pack:people", short_sides=(64,)).segment(IMAGE, boxes, ids)
+    np.testing.assert_allclose(both, large, atol=1e-6)
+    assert np.abs(small - large).max() > 0.05
+
+
 # ---- torchvision
 
 

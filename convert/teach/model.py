@@ -18,8 +18,8 @@ from .views import Found, ViewTeacher
 __all__ = ["edgemask_model"]
 
 SCORE, MAX_DETECTIONS = 0.01, 100
-# At several sizes a person is believed where it has about this size in pixels of the network's input:
-# mask AP .397 where views that count alike have .374 (docs/teach.md).
+# Of several sizes a person is believed where it has about this many pixels of the network's input:
+# mask AP .397 where views that count alike have .372 (docs/teach.md).
 BEST_SIZE, SIZE_SPREAD = 130.0, 0.4
 
 

@@ -1,7 +1,6 @@
 """Copy-paste (Ghiasi et al. 2021): objects of one training sample put over another one.
 
-New neighbours, new backgrounds and new occlusions from the masks that there are: it helps most
-where photographs are few.
+New neighbours, new backgrounds and new occlusions from the masks that there are.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ from .bitmaps import MASK_SIZE
 
 LEAST_VISIBLE = 0.25  # of an object that is covered more than this leaves, nothing is learnt
 LEAST_SIDE = 4.0  # pixels
-NEAR = 7  # pixels: a joint this close to a mask belongs to what can be seen
+NEAR = 3  # pixels: a joint this close to a mask belongs to what can be seen
 ROUGHNESS = 2.0  # pixels by which a mask drawn from its bitmap may miss its object's box
 
 
@@ -53,9 +52,11 @@ def paste_objects(
 
     # Joints behind something that was not pasted lie on the sample's background now.
     pasted = dict(donor, keypoints=donor["keypoints"].copy())
-    grown = Image.fromarray(over).convert("L").filter(ImageFilter.MaxFilter(NEAR))
-    for points in pasted["keypoints"]:
-        points[~_at(points, np.asarray(grown) > 0)] = 0
+    grown = Image.fromarray(over).convert("L").filter(ImageFilter.MaxFilter(2 * NEAR + 1))
+    near = np.asarray(grown) > 0
+    for row in chosen:
+        points = pasted["keypoints"][row]
+        points[~_at(points, near)] = 0
 
     kept = [n for n in used if _cover(new, int(n), over)]
     hidden = np.setdiff1d(used, kept)

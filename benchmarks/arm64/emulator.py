@@ -13,6 +13,7 @@ from cores import BOARDS, write_tree
 
 HERE = Path(__file__).resolve().parent
 FRAME = HERE / "frame.py"
+INHERITED = ("PATH", "HOME", "TMPDIR")
 WARM_UP = 1  # the first frame of a network lays out its memory
 
 
@@ -54,8 +55,10 @@ class Emulator:
         root = self.work / "root"
         write_tree(root, BOARDS[core])
         emulator = [str(self.work / "qemu10")]
+        # A board does not have this machine's settings: an OPENBLAS_CORETYPE that is meant for its
+        # processor changes which kernels, and so how many instructions, the emulated one takes.
         environment = {
-            **{k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "EDGEMASK"))},
+            **{name: os.environ[name] for name in INHERITED if name in os.environ},
             "QEMU_CPU": core,
             "PYTHONPATH": str(self.work / "site"),
             "PYTHONHASHSEED": "0",

@@ -160,6 +160,7 @@ class AugmentConfig:
     color: float = 0.3
     plain_resize: float = 0.0  # share of crops shrunk without averaging, as fast resizers do it
     copy_paste: float = 0.0  # share of crops that get objects of another photograph
+    rotate: float = 0.0  # every second photograph is turned by up to so many degrees
 
 
 @dataclass

@@ -20,8 +20,11 @@ from ..config import Config
 from .augment import make_sample
 from .copy_paste import paste_objects
 from .dataset import DatasetError, Record, orientation
+from .rotate import rotate_record
 
-COPY_PASTE = 1  # told to the generator, so that a sample itself is the same with and without
+# Told to the generator, so that the rest of a sample is the same with and without.
+COPY_PASTE = 1
+ROTATE = 2
 
 
 def read_image(record: Record) -> Image.Image:
@@ -75,7 +78,13 @@ def batches(
 
     def draw(index: int, entropy: list[int]) -> dict[str, np.ndarray]:
         record = records[index]
-        return make_sample(record, read_image(record), config.augment, entropy)
+        image = read_image(record)
+        if config.augment.rotate > 0:
+            rng = np.random.default_rng([*entropy, ROTATE])
+            if rng.random() < 0.5:
+                degrees = rng.uniform(-config.augment.rotate, config.augment.rotate)
+                record, image = rotate_record(record, image, degrees)
+        return make_sample(record, image, config.augment, entropy)
 
     def sample(epoch: int, index: int) -> dict[str, np.ndarray]:
         made = draw(index, [seed, epoch, index])

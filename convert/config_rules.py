@@ -18,6 +18,8 @@ def first_problem(config: Config) -> str | None:
         "augment.crop must be a multiple of 32, at least 32": (
             config.augment.crop % 32 != 0 or config.augment.crop < 32
         ),
+        "augment.copy_paste must be 0 to 1": not 0 <= config.augment.copy_paste <= 1,
+        "augment.rotate must be 0 to 180 degrees": not 0 <= config.augment.rotate <= 180,
         "model.classes must be distinct ids, at least one": (
             not model.classes or len(set(model.classes)) != len(model.classes)
         ),

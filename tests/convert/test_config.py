@@ -66,6 +66,8 @@ def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
         ("model.neck=3", "model.neck must be a table, found 3"),
         ("train.epochs", "override 'train.epochs' is not of the form section.key=value"),
         ("augment.crop=300", "augment.crop must be a multiple of 32"),
+        ("augment.copy_paste=30", "augment.copy_paste must be 0 to 1"),
+        ("augment.rotate=-15", "augment.rotate must be 0 to 180 degrees"),
         ("augment.crop=0", "augment.crop must be a multiple of 32"),
         ("model.classes=[]", "model.classes must be distinct ids, at least one"),
         ("model.classes=[1, 1]", "model.classes must be distinct ids, at least one"),

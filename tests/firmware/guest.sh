@@ -36,6 +36,8 @@ wait_for() { # seconds, command…: 0 as soon as it is true
     done
 }
 restarted() { [[ $(show NRestarts) -ge $1 && $(show ActiveState) == active ]]; }
+# The log is written beside the service, so a line may come a little after what it tells of.
+greeted() { journalctl --no-pager -o cat -u "$1" | grep -q "serving at"; }
 segmenting() { curl_status | grep -q '"frames": *[1-9]'; }
 
 # The image has no curl; Python is what edgemask brings.
@@ -77,6 +79,7 @@ second_camera() { # open to the network, so with a token that it makes itself
         >/etc/edgemask/door.toml
     chgrp edgemask /etc/edgemask/door.toml && chmod 640 /etc/edgemask/door.toml
     systemctl start edgemask@door || return
+    wait_for 30 greeted edgemask@door
     local token
     token=$(find /var/lib/edgemask/door -name token -type f -printf '%M %u %p\n')
     echo "file $token"

@@ -19,7 +19,7 @@ def rotate_record(record: Record, image: Image.Image, degrees: float) -> tuple[R
     """Turn a photograph about its middle, on a canvas of the same size.
 
     Boxes are drawn anew around the turned masks. An object without a mask is taken for an
-    ellipse that fills its box: the turned box itself would be a third too large at 20 degrees.
+    ellipse that fills its box: around a square's corners it would be a quarter wider at 20 degrees.
     What leaves the canvas is cut off or dropped.
 
     Parameters

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -174,3 +175,24 @@ def until(condition: Callable[[], Any], seconds: float = 60.0) -> Any:
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.005)
     return value
+
+
+def clients() -> int:
+    """Count the connections that the web server serves at this moment."""
+    return sum(thread.name == "edgemask-client" for thread in threading.enumerate())
+
+
+def parts(response: http.client.HTTPResponse, count: int) -> list[bytes]:
+    """Return the first parts of a multipart stream, by the rules of RFC 2046."""
+    boundary = response.headers.get_boundary()
+    assert boundary
+    delimiter = b"--" + boundary.encode()
+    assert response.readline() == delimiter + b"\r\n"
+    found = []
+    for _ in range(count):
+        assert http.client.parse_headers(response).get_content_type() == "image/jpeg"
+        content = b""
+        while not content.endswith(b"\r\n" + delimiter + b"\r\n"):
+            content += response.readline()
+        found.append(content[: -len(delimiter) - 4])
+    return found

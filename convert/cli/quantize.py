@@ -14,7 +14,7 @@ EXAMPLE = """example:
   edgemask-convert quantize runs/people/model.npz --annotations train.json \\
       --images images --out build/people.zip --report build/errors.md
   edgemask-convert quantize runs/people/model.npz --format float16 --out build/people-16.zip
-  edgemask-convert quantize runs/pose/model.npz --without-keypoints --name people \
+  edgemask-convert quantize runs/pose/model.npz --without-keypoints --name people \\
       --images images --out build/people.zip
 
 Writes a pack without measurements; edgemask-convert pack adds them.

@@ -17,7 +17,7 @@ from made_up_stages import (
     box_head,
     mask_head,
     pipeline,
-)  # fmt: skip
+)
 
 from edgemask.pipeline import Pipeline
 from edgemask.quant import quantize

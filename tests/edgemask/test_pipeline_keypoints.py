@@ -18,7 +18,7 @@ from made_up_stages import (
     box_head,
     mask_head,
     pipeline,
-)  # fmt: skip
+)
 from synthetic import keypoint_section
 
 from edgemask.pipeline import Pipeline

@@ -38,7 +38,8 @@ class BackboneConfig:
     stem: int = 0  # channels of the first convolution, 0: MobileNetV2's
     expansions: list[int] = field(default_factory=list)  # of blocks 1..last_block (maskrcnn2go: of
     # its 13 blocks), as prune chose them; empty: not pruned
-    # Expanded channels of three fused blocks in the place of blocks 0..3; empty: MobileNetV2's own
+    # Expanded channels of three fused blocks in the place of blocks 0..3, or of one in the place of
+    # blocks 0 and 1; empty: MobileNetV2's own
     fused: list[int] = field(default_factory=list)
 
 

@@ -109,9 +109,9 @@ def _network_problems(model: ModelConfig) -> dict[str, bool]:
     }
     fused = model.backbone.fused
     lowest = (1, 0, 1)
-    problems["model.backbone.fused must be three widths, of which only the second may be 0"] = len(
-        fused
-    ) not in (0, 3) or any(w < n for w, n in zip(fused, lowest, strict=False))
+    problems[
+        "model.backbone.fused must be one width, or three of which only the second may be 0"
+    ] = len(fused) not in (0, 1, 3) or any(w < n for w, n in zip(fused, lowest, strict=False))
     problems["model.backbone.fused must be empty with model.backbone.kind = 'maskrcnn2go'"] = (
         second and bool(fused)
     )

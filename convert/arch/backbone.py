@@ -39,8 +39,13 @@ def _conv(x, filters, kernel, stride, name, relu=True):
     return ReLU6(name=f"{name}_relu")(x) if relu else x
 
 
+def first_kept(fused: Sequence[int]) -> int:
+    """First of MobileNetV2's blocks that fused ones leave: 2 after one of them, 4 after three."""
+    return {0: 0, 1: 2, 3: 4}[len(fused)]
+
+
 def fused_front(image, stem: int, widths: Sequence[int], outputs: Sequence[int]) -> list:
-    """Stem and fused inverted residuals: what takes the place of blocks 0..3.
+    """Stem and fused inverted residuals: what takes the place of blocks 0..1 or 0..3.
 
     Early on, maps are large and channels few: there the depthwise convolutions of the expanded
     channels move far more data than they compute. A fused block (Tan & Le 2021, EfficientNetV2)
@@ -53,19 +58,19 @@ def fused_front(image, stem: int, widths: Sequence[int], outputs: Sequence[int])
     stem : int
         Channels of the first convolution, at stride 2.
     widths : sequence of int
-        Expanded channels of the fused blocks 1, 2 and 3, at strides 4, 4 and 8; 0 leaves the
-        second out.
+        Expanded channels of the fused blocks 1, 2 and 3, at strides 4, 4 and 8, or of the first
+        alone; 0 leaves the second out.
     outputs : sequence of int
         Channels that they end with.
 
     Returns
     -------
     list of tensors
-        What blocks 1, 2 and 3 end with.
+        What each of them ends with.
     """
     x = _conv(image, stem, 3, 2, "Conv1")
     ends = []
-    for index, (wide, out, stride) in enumerate(zip(widths, outputs, (2, 1, 2), strict=True), 1):
+    for index, (wide, out, stride) in enumerate(zip(widths, outputs, (2, 1, 2), strict=False), 1):
         if not wide:
             ends.append(x)
             continue
@@ -101,8 +106,8 @@ def mobilenet_v2(
         Expanded channels of blocks 1..``last_block``, as pruning chose them; empty takes
         MobileNetV2's six times the block's input.
     fused : sequence of int
-        Expanded channels of three fused blocks in the place of blocks 0..3, see
-        :func:`fused_front`; empty keeps MobileNetV2's blocks.
+        Expanded channels of three fused blocks in the place of blocks 0..3, or of one in the
+        place of blocks 0 and 1, see :func:`fused_front`; empty keeps MobileNetV2's blocks.
 
     Returns
     -------
@@ -114,12 +119,15 @@ def mobilenet_v2(
     features = {}
     if fused:
         ends = [_round_channels(base * alpha) for _, base, _ in BLOCKS[1:4]]
-        _, features["c2"], x = fused_front(image, stem, fused, ends)
+        ends = fused_front(image, stem, fused, ends)
+        x = ends[-1]
+        if len(ends) > 1:
+            features["c2"] = ends[1]
     else:
         x = _conv(image, stem, 3, 2, "Conv1")
     channels = x.shape[-1]
     for index, (expansion, base, stride) in enumerate(BLOCKS[: last_block + 1]):
-        if fused and index < 4:
+        if index < first_kept(fused):
             continue
         prefix = f"block_{index}" if index else "expanded_conv"
         out = _round_channels(base * alpha)

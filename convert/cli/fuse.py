@@ -13,9 +13,10 @@ EXAMPLE = """example:
       --images images --out start.npz
 
 The config's model.backbone.fused gives the widths of three dense blocks in the place of
-MobileNetV2's blocks 0 to 3. They learn to give what the early blocks of --teacher give, from
-photographs alone, in some minutes. All other weights are taken from --checkpoint where they fit,
-and the layers that start fresh are listed. Train with the same config and --start-from start.npz.
+MobileNetV2's blocks 0 to 3, or of one in the place of blocks 0 and 1. They learn to give what the
+early blocks of --teacher give, from photographs alone, in some minutes. All other weights are taken
+from --checkpoint where they fit, and the layers that start fresh are listed. Train with the same
+config and --start-from start.npz.
 """
 
 

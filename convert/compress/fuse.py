@@ -1,7 +1,7 @@
 """Dense early blocks that imitate a trained trunk's own.
 
 A trunk with fused blocks (:func:`..arch.backbone.fused_front`) has no published weights. What its
-three blocks should give is known, though: what blocks 1, 2 and 3 of the trained trunk give.
+blocks should give is known, though: what blocks 1, 2 and 3 of the trained trunk give.
 Learning that is regression on a few layers, which takes minutes where training from the labels
 would take days (block-wise distillation, Li et al. 2020, DNA).
 """
@@ -20,10 +20,7 @@ from ..arch.backbone import trunk_layers
 from ..arch.model import MaskRCNN
 from ..training.distill import spread
 
-LAYERS = {
-    False: ("block_1_project", "block_2_add", "block_3_project"),
-    True: ("fused_1_project", "fused_2_add", "fused_3_project"),
-}
+ENDS = ("1_project", "2_add", "3_project")
 
 
 class FuseError(ValueError):
@@ -71,8 +68,8 @@ def copy_weights(wide: MaskRCNN, target: MaskRCNN) -> list[str]:
 def _ends(model: MaskRCNN) -> list:
     """What blocks 1 to 3 end with. A second block that is left out gives what the first gives."""
     fused = model.config.backbone.fused
-    names = list(LAYERS[bool(fused)])
-    if fused and not fused[1]:
+    names = [f"{'fused' if i < len(fused) else 'block'}_{end}" for i, end in enumerate(ENDS)]
+    if len(fused) > 1 and not fused[1]:
         names[1] = names[0]
     return [model.first_stage.get_layer(name).output for name in names]
 
@@ -86,6 +83,8 @@ def fit_front(
     say: Callable[[int, list[float]], None] = lambda step, errors: None,
 ) -> list[float]:
     """Teach the fused blocks of ``target`` to give what the early blocks of ``wide`` give.
+
+    Where there is only one of them, blocks 2 and 3 are trained on with it.
 
     Parameters
     ----------
@@ -110,7 +109,9 @@ def fit_front(
         ``target`` has no fused blocks, the outputs differ in number, or the error is not finite.
     """
     if not target.config.backbone.fused:
-        raise FuseError("model.backbone.fused is empty: give the widths of three fused blocks")
+        raise FuseError(
+            "model.backbone.fused is empty: give the widths of one fused block or three"
+        )
     ends, own = _ends(wide), _ends(target)
     teacher = keras.Model(wide.first_stage.input, ends)
     if [a.shape[-1] for a in ends] != [b.shape[-1] for b in own]:

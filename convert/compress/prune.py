@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import keras
 import numpy as np
 
+from ..arch.backbone import first_kept
 from ..arch.model import MaskRCNN
 from ..config import ModelConfig
 
@@ -117,11 +118,10 @@ def measure_channels(model: MaskRCNN, images: Iterable[np.ndarray]) -> Statistic
         (before it, where the pyramid reads) → mean (C,), variance (C,).
     """
     first = model.first_stage
-    outputs, blocks = {}, range(4, model.config.backbone.last_block + 1)
-    if not model.config.backbone.fused:
+    outputs, backbone = {}, model.config.backbone
+    if not backbone.fused:
         outputs["stem"] = first.get_layer("expanded_conv_depthwise_relu").output
-        blocks = range(1, model.config.backbone.last_block + 1)
-    for index in blocks:
+    for index in range(max(first_kept(backbone.fused), 1), backbone.last_block + 1):
         outputs[f"block_{index}"] = first.get_layer(f"block_{index}_depthwise_relu").output
     for index in (6, 13):
         outputs[f"block_{index}/expand"] = first.get_layer(f"block_{index}_expand_relu").output

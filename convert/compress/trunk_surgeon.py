@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from ..arch.backbone import first_kept
 from ..arch.model import MaskRCNN
 from ..config import ModelConfig
 from .prune import PruneError, expansion_costs
@@ -21,7 +22,7 @@ UNUSED = 1  # entry of a block that a fused one has taken the place of
 
 def trunk_blocks(config: ModelConfig) -> list[str]:
     """Blocks whose expansion can be narrowed: all but the first, and not the fused ones."""
-    first = 4 if config.backbone.fused else 1
+    first = max(first_kept(config.backbone.fused), 1)
     return [f"block_{i}" for i in range(first, config.backbone.last_block + 1)]
 
 

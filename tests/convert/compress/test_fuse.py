@@ -24,6 +24,7 @@ from PIL import Image
 from ..conftest import CLASSES, TINY, changed
 
 FUSED = changed(TINY, backbone__fused=[16, 8, 16], backbone__stem=8)
+ONE = changed(FUSED, backbone__fused=[16])
 
 
 def photographs() -> list[np.ndarray]:
@@ -36,9 +37,10 @@ def fused(values: dict[str, Any] = FUSED) -> Any:
     return build_model(from_dict(values).model)
 
 
-def test_maps_have_the_sizes_of_the_trunk_they_replace(tiny_model: Any) -> None:
+@pytest.mark.parametrize("values", [FUSED, ONE])
+def test_maps_have_the_sizes_of_the_trunk_they_replace(tiny_model: Any, values: Any) -> None:
     image = np.zeros((1, 64, 96, 3), np.float32)
-    wanted, found = tiny_model.first_stage(image), fused().first_stage(image)
+    wanted, found = tiny_model.first_stage(image), fused(values).first_stage(image)
     assert {k: v.shape for k, v in found.items()} == {k: v.shape for k, v in wanted.items()}
 
 
@@ -47,6 +49,11 @@ def test_a_second_block_of_no_width_is_left_out() -> None:
                                               .first_stage)}  # fmt: skip
     assert "fused_1_expand" in names
     assert not any(name.startswith(("fused_2", "block_3_", "expanded_conv")) for name in names)
+
+
+def test_one_width_leaves_blocks_2_and_3() -> None:
+    names = [layer.name for layer in trunk_layers(fused(ONE).first_stage)]
+    assert names[:4] == ["Conv1", "fused_1_expand", "fused_1_project", "block_2_expand"]
 
 
 def test_frozen_blocks_count_fused_ones() -> None:
@@ -73,8 +80,14 @@ def test_all_but_the_early_blocks_is_copied(tiny_model: Any) -> None:
     np.testing.assert_array_equal(target.named_weights()[name], tiny_model.named_weights()[name])
 
 
-def test_fitting_comes_closer_and_changes_nothing_else(tiny_model: Any) -> None:
-    target = fused()
+@pytest.mark.parametrize(
+    ("values", "fitted"),
+    [(FUSED, ("Conv1", "fused_")), (ONE, ("Conv1", "fused_", "block_2_", "block_3_"))],
+)
+def test_fitting_comes_closer_and_changes_nothing_else(
+    tiny_model: Any, values: Any, fitted: tuple[str, ...]
+) -> None:
+    target = fused(values)
     copy_weights(tiny_model, target)
     before = {k: np.asarray(v).copy() for k, v in target.named_weights().items()}
     told: list[list[float]] = []
@@ -84,7 +97,7 @@ def test_fitting_comes_closer_and_changes_nothing_else(tiny_model: Any) -> None:
     )  # fmt: skip
     assert errors[2] < 0.6 * told[0][2]
     for name, weight in target.named_weights().items():
-        early = name.split("/")[1].startswith(("Conv1", "fused_"))
+        early = name.split("/")[1].startswith(fitted)
         assert early != np.array_equal(before[name], np.asarray(weight)), name
 
 

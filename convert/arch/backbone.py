@@ -118,8 +118,8 @@ def mobilenet_v2(
     stem = stem or _round_channels(32 * alpha)
     features = {}
     if fused:
-        ends = [_round_channels(base * alpha) for _, base, _ in BLOCKS[1:4]]
-        ends = fused_front(image, stem, fused, ends)
+        outputs = [_round_channels(base * alpha) for _, base, _ in BLOCKS[1:4]]
+        ends = fused_front(image, stem, fused, outputs)
         x = ends[-1]
         if len(ends) > 1:
             features["c2"] = ends[1]

@@ -22,6 +22,7 @@ __all__ = [
     "coco_results",
     "image_ids",
     "instance_ids",
+    "json_line",
     "write_file",
     "write_json",
     "write_png",
@@ -96,8 +97,16 @@ def write_json(path: str | os.PathLike[str], content: Any) -> None:
     OutputError
         See :func:`write_file`.
     """
-    encoded = json.dumps(content, allow_nan=False, ensure_ascii=False).encode() + b"\n"
-    write_file(path, lambda stream: stream.write(encoded))
+    write_file(path, lambda stream: stream.write(json_line(content)))
+
+
+def json_line(content: Any) -> bytes:
+    """Return a value as a line of JSON in UTF-8; NaN is refused, since it is none.
+
+    What is no text in a file's name is escaped, and so comes back as it was.
+    """
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False)
+    return text.encode("utf-8", "backslashreplace") + b"\n"
 
 
 def write_png(path: str | os.PathLike[str], pixels: NDArray[Any]) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from edgemask.errors import InputError, SourceError
-from edgemask.tomlfile import fill, key, one_of, read_toml, within
+from edgemask.tomlfile import expanded, fill, key, one_of, read_toml, within
 
 __all__ = [
     "EXAMPLE",
@@ -240,12 +240,12 @@ def load_settings(path: str | os.PathLike[str]) -> Settings:
         folder = path.absolute().parent
         settings = fill(Settings, values, folder)
         _check_together(settings)
+        pack = settings.model.pack
+        if pack.endswith(".zip"):
+            pack = str(expanded(pack, "model.pack", folder))
+        return replace(settings, model=replace(settings.model, pack=pack))
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    pack = settings.model.pack
-    if pack.endswith(".zip"):
-        settings = replace(settings, model=replace(settings.model, pack=str(folder / pack)))
-    return settings
 
 
 def _check_together(settings: Settings) -> None:

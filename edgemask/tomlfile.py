@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 from edgemask.errors import InputError, SourceError
 
-__all__ = ["fill", "key", "one_of", "read_toml", "within"]
+__all__ = ["expanded", "fill", "key", "one_of", "read_toml", "within"]
 
 T = TypeVar("T")
 Check = Callable[[Any], Any]
@@ -145,7 +145,7 @@ def _convert(kind: Any, value: Any, folder: Path, path: str) -> Any:
             raise InputError(f"{path} is {_shown(value)}; write it as a table, [{path}]")
         return fill(typing.cast(type[Any], kind), value, folder, path)
     if kind is Path:
-        return folder / _expanded(_convert(str, value, folder, path), path)
+        return expanded(_convert(str, value, folder, path), path, folder)
     if kind is float and type(value) is int:
         value = float(value)
     if type(value) is not kind:
@@ -162,15 +162,23 @@ def _convert_list(kind: Any, value: Any, folder: Path, path: str) -> tuple[Any, 
     return tuple(_convert(inner[0], v, folder, f"{path}[{n}]") for n, v in enumerate(value))
 
 
-def _expanded(text: str, path: str) -> Path:
-    """Replace $NAME and ${NAME}: systemd hands over its folders in variables."""
+def expanded(text: str, path: str, folder: Path) -> Path:
+    """Return a path of the file, from its folder on; ~, $NAME and ${NAME} are replaced.
+
+    systemd hands over its folders in variables.
+
+    Raises
+    ------
+    InputError
+        A variable is not set, or the text is empty; the message names the key, `path`.
+    """
     result = os.path.expanduser(os.path.expandvars(text))
     unset = re.search(r"\$\{?\w+", result)
     if unset:
         raise InputError(f"{path} is {_shown(text)}, but {unset[0].strip('${')} is not set")
     if not result:
         raise InputError(f"{path} is empty; give a path, or leave the key out")
-    return Path(result)
+    return folder / result
 
 
 def _shown(value: Any) -> str:

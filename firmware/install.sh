@@ -23,7 +23,8 @@ Installs edgemask under /opt/edgemask and starts the service edgemask@NAME (defa
 reads /etc/edgemask/NAME.toml. A second run upgrades; settings that exist are never changed.
 
   --from WHAT     what to install: a wheel, a source folder, or a name for pip such as edgemask==1.0
-                  (default: the source folder that this script lies in, otherwise edgemask)
+                  (default: the source folder that this script lies in; for the copy in
+                  /opt/edgemask/share the wheel beside it, which is what was installed last)
   --extras LIST   optional parts, separated by commas, as in pip install 'edgemask[LIST]'
                   (default: mqtt, which is small; '' for none)
   --no-camera     leave out picamera2: for USB cameras, network cameras and files
@@ -229,11 +230,26 @@ venv_is_good() {
         [[ $("$VENV/bin/python" -V) == "$(/usr/bin/python3 -V)" ]]
 }
 
-install_package() {
-    local what=$from target options=(--quiet --upgrade)
-    if [[ -z $what ]]; then
-        if [[ -f $here/../pyproject.toml ]]; then what=$(cd "$here/.." && pwd); else what=edgemask; fi
+# Before anything is changed: a run that knows nothing to install must not clear what works.
+choose_package() {
+    local kept
+    what=$from
+    if [[ -z $what && -f $here/../pyproject.toml ]]; then
+        what=$(cd "$here/.." && pwd)
+    elif [[ -z $what ]]; then # in $SHARE, where the last run has left its wheel
+        for kept in "$here"/edgemask-*.whl; do
+            if [[ -f $kept ]]; then what=$kept; fi
+        done
     fi
+    if [[ -z $what ]]; then
+        fail "neither a source folder nor a wheel lies beside this script: name one with --from"
+    elif [[ $what == *.whl && ! -f $what ]]; then
+        fail "there is no wheel $what: check --from"
+    fi
+}
+
+install_package() {
+    local target options=(--quiet --upgrade)
     if [[ -n $constraints ]]; then options+=(--constraint "$constraints"); fi
     if $dry_run || ! venv_is_good; then
         run install -d -m 0755 "$PREFIX"
@@ -248,13 +264,14 @@ install_package() {
             --exclude=./runs --exclude='*.egg-info' --exclude=__pycache__ -cf - . |
             tar -C "$target" -xf - --no-same-owner
         what=$target
-    elif [[ $what == *.whl && ! -f $what ]]; then
-        fail "there is no wheel $what: check --from"
     fi
-    run "$VENV/bin/pip" install "${options[@]}" "$what${extras:+[$extras]}"
-    if [[ $what == *.whl ]]; then # pip leaves the same version as it is, even if the wheel differs
-        run "$VENV/bin/pip" install --quiet --force-reinstall --no-deps "$what"
-    fi
+    # A wheel, whatever was given: it is kept, so that the same can be installed again without that.
+    run "$VENV/bin/pip" wheel --quiet --no-deps --wheel-dir "$work/wheels" "$what"
+    wheel=$work/wheels/edgemask-VERSION.whl
+    if ! $dry_run; then wheel=$(echo "$work"/wheels/edgemask-*.whl); fi
+    run "$VENV/bin/pip" install "${options[@]}" "$wheel${extras:+[$extras]}"
+    # pip leaves the same version as it is, even if the wheel differs
+    run "$VENV/bin/pip" install --quiet --force-reinstall --no-deps "$wheel"
     run ln -sfn "$VENV/bin/edgemask" "$COMMAND"
 }
 
@@ -273,6 +290,8 @@ install_files() {
         run install -m 0644 "$here/README.md" "$here/edgemask@.service" \
             "$here/constraints-bookworm.txt" "$here/constraints-trixie.txt" "$SHARE"
     fi
+    run rm -f "$SHARE"/edgemask-*.whl
+    run install -m 0644 "$wheel" "$SHARE"
     run install -m 0644 "$here/edgemask@.service" "$UNIT"
     # Not for everybody: tokens and passwords lie beside the settings.
     run install -d -m 0750 -o root -g "$ACCOUNT" "$CONFIG"
@@ -316,6 +335,7 @@ start_service() {
 
 install_all() {
     check_system
+    choose_package
     step 'packages'
     install_packages
     step 'account'
@@ -381,7 +401,7 @@ main() {
     if ! $dry_run && ((EUID != 0)); then
         fail "must be run as root: sudo $0 ${*@Q}"
     fi
-    constraints=''
+    constraints='' what='' wheel=''
     work=/tmp/edgemask-install
     if ! $dry_run; then
         work=$(mktemp -d)

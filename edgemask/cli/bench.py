@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threads",
         metavar="N,N",
-        type=_numbers,
+        type=_threads,
         help="threads of the networks, one run for each (default: 1, 2, 4 … up to the CPUs)",
     )
     parser.add_argument(
@@ -68,6 +68,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def _numbers(text: str) -> list[int]:
     return list(dict.fromkeys(common.positive_int(part.strip()) for part in text.split(",")))
+
+
+def _threads(text: str) -> list[int]:
+    return list(dict.fromkeys(common.thread_count(part.strip()) for part in text.split(",")))
 
 
 def _minutes(text: str) -> float:

@@ -20,8 +20,11 @@ __all__ = [
     "report_error",
     "report_warning",
     "score",
+    "thread_count",
     "whole_number",
 ]
+
+MOST_THREADS = 64  # as in a configuration
 
 
 def report_error(message: str) -> None:
@@ -60,6 +63,14 @@ def score(text: str) -> float:
     return value
 
 
+def thread_count(text: str) -> int:
+    """Parse a number of threads, for argparse; the bound is that of the configuration."""
+    value = positive_int(text)
+    if value > MOST_THREADS:
+        raise argparse.ArgumentTypeError(f"{text} threads are too many: give 1 to {MOST_THREADS}")
+    return value
+
+
 def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Add --model, --short-side and --threads."""
     group = parser.add_argument_group("model")
@@ -79,8 +90,8 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--threads",
         metavar="N",
-        type=positive_int,
-        help="threads of the network (default: the CPUs this process may use)",
+        type=thread_count,
+        help="threads of the network, 1 to 64 (default: the CPUs this process may use)",
     )
 
 

@@ -129,6 +129,7 @@ class _Run:
         self.results, self.names, self.failures = kept, names, failures
         self.start = time.monotonic()
         self.done = self.total = 0
+        self._last_id = 0
 
     @contextlib.contextmanager
     def _naming(self, source: str, progress: common.Progress | None = None) -> Iterator[None]:
@@ -151,6 +152,7 @@ class _Run:
 
         # An image may be named by its number only where no frame of a video can have the same.
         ids = image_ids(paths) if numbered else range(1, len(paths) + 1)
+        self._last_id = len(paths)
         with common.Progress("segmenting", len(paths)) as progress:
             for count, (path, image_id) in enumerate(zip(paths, ids, strict=True), 1):
                 with self._naming(path, progress):
@@ -197,7 +199,8 @@ class _Run:
                         film = stack.enter_context(self._film(source, folder))
                     stem = f"{folder}/{frame.index:06d}" if folder else self.names.stem(series)
                     more = _times(frame)
-                    line = self._add(frame.rgb, frame.name, stem, self.done + 1, more, film)
+                    self._last_id += 1
+                    line = self._add(frame.rgb, frame.name, stem, self._last_id, more, film)
                     progress.update(count)
                     if source.live or few or not folder:
                         progress.clear()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,7 +57,7 @@ class Results:
 
     def __init__(self, segmenter: Segmenter, wanted: set[str], names: OutputNames) -> None:
         self._segmenter, self.wanted, self._names = segmenter, wanted, names
-        self._coco: IO[str] | None = None
+        self._coco: IO[bytes] | None = None
 
     def add(
         self,
@@ -118,13 +117,15 @@ class Results:
 
     def _keep(self, results: list[dict[str, Any]]) -> None:
         """Put COCO results aside, on disk: a camera may run for days."""
+        from edgemask.outputs import json_line
+
         folder = self._names.folder
         try:
             if self._coco is None:
                 folder.mkdir(parents=True, exist_ok=True)
-                self._coco = tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8")  # noqa: SIM115
+                self._coco = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
             for result in results:
-                self._coco.write(json.dumps(result, allow_nan=False, ensure_ascii=False) + "\n")
+                self._coco.write(json_line(result))
         except OSError as error:
             problem = OutputError(
                 f"results cannot be kept in {folder} ({error.strerror or error}): choose another "
@@ -145,7 +146,7 @@ class Results:
             if self._coco is not None:
                 self._coco.seek(0)
                 for number, line in enumerate(self._coco):
-                    yield (", " if number else "").encode() + line.rstrip("\n").encode()
+                    yield (b", " if number else b"") + line.rstrip(b"\n")
             yield b"]\n"
 
         try:

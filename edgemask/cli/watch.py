@@ -59,7 +59,9 @@ def run(options: argparse.Namespace) -> int:
     print(f"{watcher.events} events in {frames} frames", file=sys.stderr, flush=True)
     if errors:
         common.report_error(f"{errors} frames could not be read or segmented")
-    return 1 if errors else 0
+    if watcher.failed:
+        common.report_error(f"{watcher.failed} events could not be delivered as a whole")
+    return 1 if errors or watcher.failed else 0
 
 
 def _stop_after(watcher: Watcher, stopped: threading.Event) -> None:

@@ -55,7 +55,9 @@ def uses_camera(host: Host) -> bool:
             sources.append(_settings(host, name).source.uri)
         except (EdgeMaskError, OSError):  # reported by check_service
             return True
-    return not sources or any(uri.startswith(("camera:", "v4l2:", "/dev/video")) for uri in sources)
+    return not sources or any(
+        uri.startswith(("camera:", "v4l2:", "/dev/video", "/dev/v4l/")) for uri in sources
+    )
 
 
 def check_service(host: Host) -> list[Finding]:

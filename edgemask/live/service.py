@@ -88,7 +88,9 @@ def supervise(
         if engine.progress != progress or finished or resting:
             progress = engine.progress
             notifier.alive()
-        broken = (source["error"] or "") if source["state"] != "running" and not finished else ""
+        # A file that cannot be read is an error too, but others follow it: only `failures` count.
+        broken = source["state"] != "running" and not finished and source["failures"] > 0
+        broken = (source["error"] or "") if broken else ""
         given_up = engine.wait(0) and not finished
         if given_up or (broken and not status["frames"] and not uri.startswith(_PATIENT)):
             raise SourceError(broken or "the engine has stopped: see what was reported before")

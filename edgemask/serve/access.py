@@ -11,20 +11,21 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import os
+import re
 import secrets
 import stat
 from collections.abc import Mapping
 from dataclasses import dataclass
 from email.message import Message
-from http.cookies import CookieError, SimpleCookie
 from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from edgemask.errors import OutputError, SourceError
 
 __all__ = ["Access", "Verdict", "default_token_file", "is_loopback", "load_token"]
 
 _SHORTEST = 16
+_PLAIN = re.compile(r"[A-Za-z0-9._~+/=-]+")  # what may stand in an address and in a cookie
 
 
 def is_loopback(host: str) -> bool:
@@ -74,10 +75,10 @@ def load_token(path: Path) -> tuple[str, bool]:
     # Group may read: that is how systemd shows a credential to a service.
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise SourceError(f"others can read the token file {path}: run chmod 600 {path}")
-    if len(token) < _SHORTEST or not token.isascii() or not token.isprintable() or " " in token:
+    if len(token) < _SHORTEST or not _PLAIN.fullmatch(token):
         raise SourceError(
-            f"the token file {path} holds no token of {_SHORTEST} or more plain characters: "
-            "delete it, and a new one is made"
+            f"the token file {path} holds no token of {_SHORTEST} or more letters, digits and "
+            "- _ . ~ + / =: delete it, and a new one is made"
         )
     return token, False
 
@@ -164,7 +165,7 @@ class Access:
                     "another name start it with --token-file.",
                 )
         else:
-            in_query = any(self._same(t) for t in parse_qs(query).get("token", []))
+            in_query = any(self._same(t) for t in _tokens(query))
             explicit = in_query or self._same(_bearer(headers))
             if not explicit and not self._same(self._from_cookie(headers)):
                 return Verdict(401, "This page needs its token: open the address that edgemask "
@@ -181,11 +182,19 @@ class Access:
         return hmac.compare_digest(given.encode(), (self._token or "").encode())
 
     def _from_cookie(self, headers: Message) -> str:
-        try:
-            found = SimpleCookie(headers.get("Cookie", "")).get(self.cookie_name)
-        except CookieError:
-            return ""
-        return "" if found is None else found.value
+        # Not by http.cookies, which gives up at the first cookie it does not understand: those of
+        # all servers on this host come along, whatever they look like.
+        for pair in headers.get("Cookie", "").split(";"):
+            name, _, value = pair.strip().partition("=")
+            if name == self.cookie_name:
+                return value.strip('"')
+        return ""
+
+
+def _tokens(query: str) -> list[str]:
+    """The tokens in a query; a + is one, as people paste it, and not a space."""
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return [unquote(value) for key, _, value in pairs if key == "token"]
 
 
 def _bearer(headers: Message) -> str:

@@ -8,6 +8,8 @@ import hashlib
 import importlib.resources
 import json
 import re
+import select
+import socket
 import time
 from collections.abc import Callable
 from http import HTTPStatus
@@ -99,9 +101,18 @@ class Handler(BaseHTTPRequestHandler):
             number = 0
             while not pictures.closed:
                 found = pictures.wait(number, _WAIT_SECONDS)
-                if found is not None:
+                if found is None:
+                    # Nothing is written while no frame comes, so nothing else would notice.
+                    if self._client_has_gone():
+                        return
+                else:
                     number, picture = found
                     self.wfile.write(b"\r\n".join((picture, head)))
+
+    def _client_has_gone(self) -> bool:
+        """Whether the client has closed its end; it sends nothing after its request."""
+        readable, _, _ = select.select([self.connection], [], [], 0)
+        return bool(readable) and not self.connection.recv(1, socket.MSG_PEEK)
 
     def _send_events(self) -> None:
         publisher = self.server.publisher

@@ -12,6 +12,7 @@ from typing import Any
 from edgemask.errors import RuntimeUnavailable, SourceError
 from edgemask.live.mailbox import Mailbox
 from edgemask.live.result import Result
+from edgemask.live.silence import Silence
 from edgemask.settings import MqttSettings, ZoneSettings, mqtt_password
 from edgemask.sinks import payloads
 from edgemask.sinks.outbox import Outbox
@@ -20,6 +21,7 @@ from edgemask.sinks.payloads import Topics, encode
 __all__ = ["MqttSink"]
 
 _KEEPALIVE = 30
+_SILENCE = 5.0  # seconds without a result, after which nobody is counted any more
 _BACK_OFF = (1, 60)  # seconds
 _CONNECT_TIMEOUT = 5.0
 
@@ -185,6 +187,7 @@ class MqttSink:
     def _follow(self) -> None:
         """Turn results into states until they end."""
         diagnosed, detected, shown = 0.0, 0.0, False
+        silence = Silence(_SILENCE)
         while not self._results.finished:
             result = self._results.get(0.5)
             now = time.monotonic()
@@ -192,7 +195,12 @@ class MqttSink:
                 diagnosed = now
                 self._diagnose()
             if result is None:
+                if silence.begins(now):  # whoever was there, nobody sees them any more
+                    self._outbox.set_state(
+                        self.topics.counts, encode(payloads.counts([], self._classes))
+                    )
                 continue
+            silence.heard(now)
             wanted = set(self._settings.classes)
             names = [n for n in result.instances.class_names if not wanted or n in wanted]
             fresh = sorted(set(names) - set(self._classes))

@@ -79,7 +79,7 @@ def expand(uri: str) -> tuple[list[str], list[str]]:
 
 def shown(uri: str) -> str:
     """Return a URI as it may be printed: passwords are left out."""
-    return redact(uri) if "://" in uri else uri
+    return redact(uri) if _is_url(uri) else uri
 
 
 def open_source(uri: str | os.PathLike[str], **options: Any) -> Source:
@@ -122,6 +122,7 @@ def open_source(uri: str | os.PathLike[str], **options: Any) -> Source:
     if form in ("rtsp", "rtsps", "http", "https"):
         # Whatever follows a ? belongs to the server; a fragment is never sent to one.
         url, _, fragment = text.partition("#")
+        _check_url(text, url)
         return _stream(url, fragment, options)
     options_of(shown(text), "", options, _NONE)
     if form == "stdin":
@@ -129,6 +130,25 @@ def open_source(uri: str | os.PathLike[str], **options: Any) -> Source:
 
         return StandardInput()
     return _files(text)
+
+
+def _is_url(text: str) -> bool:
+    found = _SCHEME.fullmatch(text)
+    return "://" in text or bool(found and found[1].lower() in ("rtsp", "rtsps", "http", "https"))
+
+
+def _check_url(text: str, url: str) -> None:
+    """Refuse what cannot be an address, without showing a password that is in the wrong place."""
+    try:
+        parts = urlsplit(url)
+        valid = parts.hostname is not None and (parts.port is None or parts.port > 0)
+    except ValueError:
+        valid = False
+    if not valid or "@" in text[len(url) :]:
+        raise InputError(
+            f"{redact(text)} is no address: give scheme://host/path; in a user's name or password "
+            "write / as %2F, ? as %3F, # as %23 and @ as %40"
+        )
 
 
 def _form(text: str) -> str:

@@ -6,7 +6,7 @@ import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl
 
 from edgemask.errors import InputError
 
@@ -24,7 +24,9 @@ __all__ = [
 Parsers = Mapping[str, Callable[[str], Any]]
 """The options of a kind of source: a name, and what turns its text into a value or ValueError."""
 
-_SECRET = re.compile(r"pass|pwd|secret|token|auth|key|sig", re.IGNORECASE)
+_SECRET = re.compile(r"pas|pwd?$|pwd|secret|token|auth|key|sig", re.IGNORECASE)
+# Cameras have them in the query or in the path: /user=admin&password=x, /user=admin_password=x_
+_PAIR = re.compile(r"([A-Za-z][A-Za-z0-9-]*)=(.*?)(?=[&;/?#]|_[A-Za-z]+=|$)")
 _MAX_SIDE = 16384
 
 
@@ -137,16 +139,21 @@ def switch(text: str) -> bool:
 
 def redact(uri: str) -> str:
     """Return a URL as it may be shown: passwords, tokens and keys become ``***``."""
-    try:
-        parts = urlsplit(uri)
-        user, at, place = parts.netloc.rpartition("@")
-    except ValueError:  # a URL that cannot be taken apart cannot be shown in part
-        return uri.partition("://")[0] + "://***"
+    scheme, colon, rest = uri.partition(":")
+    if not colon:
+        return uri
+    slashes = rest[: len(rest) - len(rest.lstrip("/"))]
+    user, at, place = "", "", rest.lstrip("/")
+    host = re.split(r"[/?#]", place, maxsplit=1)[0]
+    if "@" in host or ":" in host:
+        # To the last @: people write / ? # and @ in a password as they are.
+        user, at, place = place.rpartition("@")
     if at:
-        account, colon, _ = user.partition(":")
-        user = f"{account}:***" if colon else account
-    query = "&".join(
-        key + ("=***" if equals and _SECRET.search(key) else equals + value)
-        for key, equals, value in (pair.partition("=") for pair in parts.query.split("&"))
-    )
-    return urlunsplit((parts.scheme, user + at + place, parts.path, query, ""))
+        account = re.split(r"[:/?#@]", user, maxsplit=1)[0]
+        user = account if account == user else f"{account}:***"
+    place = _PAIR.sub(_hidden, place.partition("#")[0])
+    return f"{scheme}:{slashes}{user}{at}{place}"
+
+
+def _hidden(pair: re.Match[str]) -> str:
+    return f"{pair[1]}=***" if _SECRET.search(pair[1]) else pair[0]

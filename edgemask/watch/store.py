@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 import re
 import threading
@@ -12,14 +11,16 @@ from pathlib import Path
 from typing import Any
 
 from edgemask.errors import OutputError
-from edgemask.outputs import write_file
+from edgemask.outputs import json_line, write_file
 
 __all__ = ["LOG", "OLD_LOG", "EventStore"]
 
 LOG, OLD_LOG = "events.jsonl", "events.1.jsonl"
 
-_SNAPSHOT = re.compile(r"(\d{8,})-.+\.(?:jpg|mp4)")
-_UNFINISHED = re.compile(r"\.\d{8,}-.+\.(?:jpg|mp4)\.\d+\.tmp")
+# A number and an event's id. Nothing shorter: cameras and people name files by digits too.
+_NAME = r"(\d{8,})-\d{8}T\d{9}Z-[a-z0-9_-]+-\d+\.(?:jpg|mp4)"
+_SNAPSHOT = re.compile(_NAME)
+_UNFINISHED = re.compile(rf"\.{_NAME}\.\d+\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -77,7 +78,8 @@ class EventStore:
         Parameters
         ----------
         name : str
-            What follows the number in its file name.
+            What follows the number in its file name: an :attr:`~.event.Event.id`. Under another
+            name it is never deleted.
         content : bytes
         suffix : {'.jpg', '.mp4'}
         """
@@ -92,7 +94,7 @@ class EventStore:
 
     def log(self, record: dict[str, Any]) -> bool:
         """Append a line to the log; return whether it was written."""
-        line = json.dumps(record, allow_nan=False, ensure_ascii=False).encode() + b"\n"
+        line = json_line(record)
 
         def write() -> bool:
             self._rotate(len(line))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,6 +18,7 @@ from edgemask.errors import InputError
 from edgemask.instances import Instances
 from edgemask.live.mailbox import Mailbox
 from edgemask.live.result import Result
+from edgemask.live.silence import Silence
 from edgemask.overlay import PALETTE, draw
 from edgemask.settings import Settings, ZoneSettings, size_in_bytes
 from edgemask.watch.clips import ClipMaker
@@ -29,8 +32,10 @@ from edgemask.watch.zones import Zone
 __all__ = ["Listener", "Scene", "Watcher", "snapshot"]
 
 _SECOND = 1_000_000_000
-_WAITING = 4  # events, each with its frame
-_SILENCE = 5.0  # seconds without a result, after which clips are completed with what there is
+_WAITING = 256  # frames with events that wait to be delivered
+_PICTURED = 4  # of them, those whose pixels are kept for a picture
+_SILENCE = 5.0  # seconds without a result, after which clips are completed with what there is, and
+# leave_seconds later nobody is in a zone any more
 _QUALITY = 85
 
 
@@ -142,6 +147,8 @@ class Watcher:
     ----------
     events : int
         Events so far.
+    failed : int
+        Of them, those that could not be delivered.
     error : Exception or None
         Why nothing is watched any more.
     """
@@ -157,7 +164,7 @@ class Watcher:
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         wanted = settings.events
-        self.events = 0
+        self.events = self.failed = 0
         self.error: Exception | None = None
         self._results = results
         self._listeners = list(listeners)
@@ -174,7 +181,10 @@ class Watcher:
             self._clips = ClipMaker(wanted, self._deliver_clip)
         self._counts = dict.fromkeys(self._scene.counts, 0)
         self._reported: dict[str, str] = {}
-        self._deliveries: Mailbox[tuple[Event, Result | None]] = Mailbox(_WAITING)
+        self._silence = Silence(_SILENCE + max((z.leave_seconds for z in settings.zone), default=0))
+        # The events of a frame, and the frame itself if there is to be a picture.
+        self._deliveries: Mailbox[tuple[list[Event], Result | None]] = Mailbox(_WAITING)
+        self._pictures = threading.Semaphore(_PICTURED)
         self._telling = threading.Lock()
         self._threads = [
             threading.Thread(target=self._decide, name="edgemask-watch", daemon=True),
@@ -207,6 +217,7 @@ class Watcher:
             "zones": self._counts,
             "events": self.events,
             "dropped": self._deliveries.dropped,
+            "failed": self.failed,
             "error": None if self.error is None else str(self.error),
             "clips": None if self._clips is None else self._clips.status(),
             "disk": None if self._store is None else self._store.status(),
@@ -215,6 +226,7 @@ class Watcher:
 
     def _decide(self) -> None:
         clock, heard = FrameClock(), time.monotonic()
+        last: Result | None = None
         for slug in self._counts:
             self._tell(slug, 0)
         try:
@@ -223,22 +235,16 @@ class Watcher:
                 if result is None:
                     if self._clips is not None and time.monotonic() - heard > _SILENCE:
                         self._clips.flush()
+                    if last is not None and self._silence.begins(time.monotonic()):
+                        nobody = replace(last, instances=last.instances[:0])
+                        self._take(clock(None, time.monotonic_ns()), nobody)
                     continue
-                heard = time.monotonic()
+                last, heard = result, time.monotonic()
+                self._silence.heard(heard)
                 now_ns = clock(result.frame.sensor_ns, time.monotonic_ns())
                 if self._clips is not None:
                     self._clips.add(now_ns, result.frame.rgb)
-                for event in self._scene.update(now_ns, result):
-                    self.events += 1
-                    if self._clips is not None and event.kind == "enter":
-                        self._clips.want(now_ns, event)
-                    # The frame is kept only where there will be a picture of it.
-                    pictured = self._snapshot and self._store is not None and event.kind == "enter"
-                    self._deliveries.put((event, result if pictured else None))
-                before, self._counts = self._counts, self._scene.counts
-                for slug, count in self._counts.items():
-                    if count != before[slug]:
-                        self._tell(slug, count)
+                self._take(now_ns, result)
         except Exception as error:  # in a thread, nobody else would hear of it
             self.error = error
             if not isinstance(error, InputError):
@@ -250,25 +256,60 @@ class Watcher:
                 self._clips.close()
             self._deliveries.close()
 
+    def _take(self, now_ns: int, result: Result) -> None:
+        """Decide what a result means, and hand it over for delivery."""
+        events = self._scene.update(now_ns, result)
+        self.events += len(events)
+        entered = [event for event in events if event.kind == "enter"]
+        for event in entered:
+            if self._clips is not None:
+                self._clips.want(now_ns, event)
+        if events:
+            # The frame is kept only where there will be a picture of it, and only a few.
+            pictured = bool(entered) and self._snapshot and self._store is not None
+            pictured = pictured and self._pictures.acquire(blocking=False)
+            self._deliveries.put((events, result if pictured else None))
+        before, self._counts = self._counts, self._scene.counts
+        for slug, count in self._counts.items():
+            if count != before[slug]:
+                self._tell(slug, count)
+
     def _tell(self, slug: str, count: int) -> None:
         for listener in self._listeners:
             listener.occupancy(slug, count)
 
     def _deliver(self) -> None:
-        for event, result in self._deliveries:
-            path = None
-            if self._store is not None and result is not None:
-                path = self._store.save(event.id, snapshot(result, self._scene.polygons))
-                self._note("snapshots", self._store.state)
-            self._announce(event.to_dict(str(path) if path else None))
+        for events, result in self._deliveries:
+            picture = None
+            if result is not None:
+                with self._guarding("snapshot"):
+                    picture = snapshot(result, self._scene.polygons)
+                self._pictures.release()
+            for event in events:
+                path = None
+                with self._guarding(event.id):
+                    if self._store is not None and picture and event.kind == "enter":
+                        path = self._store.save(event.id, picture)
+                        self._note("snapshots", self._store.state)
+                    self._announce(event.to_dict(str(path) if path else None))
+
+    @contextlib.contextmanager
+    def _guarding(self, what: str) -> Iterator[None]:
+        """What goes wrong with one event must not keep the next from being told."""
+        try:
+            yield
+        except Exception as error:
+            self.failed += 1
+            self._report(f"{what} could not be delivered ({type(error).__name__}: {error})")
 
     def _deliver_clip(self, event: Event, film: bytes) -> None:
         """Keep a clip, and tell that it is there; called by the thread that makes them."""
         assert self._store is not None
-        path = self._store.save(event.id, film, ".mp4")
-        self._note("clips", self._store.state)
-        if path is not None:
-            self._announce(event.to_dict(clip=str(path)))
+        with self._guarding(event.id):
+            path = self._store.save(event.id, film, ".mp4")
+            self._note("clips", self._store.state)
+            if path is not None:
+                self._announce(event.to_dict(clip=str(path)))
 
     def _announce(self, record: dict[str, Any]) -> None:
         with self._telling:  # clips come from a thread of their own

@@ -132,6 +132,21 @@ def test_variables_in_paths(tmp_path, monkeypatch):
         load(tmp_path, '[events]\nfolder = "$STATE_DIRECTORY/events"')
 
 
+def test_the_pack_is_a_path_if_it_looks_like_one(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", "/home/pi")
+    monkeypatch.setenv("MODELS", "/models")
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    for text, pack in (
+        ("people", "people"),
+        ("mine.zip", str(tmp_path / "mine.zip")),
+        ("~/mine.zip", "/home/pi/mine.zip"),
+        ("$MODELS/mine.zip", "/models/mine.zip"),
+    ):
+        assert load(tmp_path, f'[model]\npack = "{text}"').model.pack == pack
+    with pytest.raises(InputError, match=r"model\.pack .*STATE_DIRECTORY is not set"):
+        load(tmp_path, '[model]\npack = "$STATE_DIRECTORY/mine.zip"')
+
+
 @pytest.mark.parametrize(
     ("text", "size"),
     [("200 MB", 200_000_000), ("1.5GB", 1_500_000_000), ("64 KiB", 65536), ("100", 100)],

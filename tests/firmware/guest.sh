@@ -103,6 +103,8 @@ cp /etc/edgemask/camera.toml /results/camera.toml
 cat /guest/camera.toml >/etc/edgemask/camera.toml
 phase install-again /source/firmware/install.sh # from the folder it lies in, which is read-only
 phase settings-kept cmp /guest/camera.toml /etc/edgemask/camera.toml
+mv /opt/edgemask/venv/bin/python /opt/edgemask/venv/bin/lost # what doctor's cure is for
+phase install-kept /opt/edgemask/share/install.sh
 phase verify systemd-analyze verify --man=no "$UNIT.service"
 phase security systemd-analyze security --no-pager --threshold=25 "$UNIT.service"
 phase active wait_for 60 segmenting

@@ -73,7 +73,10 @@ def test_dry_run(tmp_path: Path, model: str, codename: str) -> None:
     assert "apt-get install -qy --no-install-recommends python3-venv python3-numpy" in text
     assert "python3-picamera2" in text
     assert "/usr/bin/python3 -m venv --clear --system-site-packages /opt/edgemask/venv" in text
-    assert f"--constraint {FIRMWARE}/constraints-{codename}.txt '{ROOT}[mqtt]'\n" in text
+    assert f"pip wheel --quiet --no-deps --wheel-dir /tmp/edgemask-install/wheels {ROOT}\n" in text
+    wheel = "/tmp/edgemask-install/wheels/edgemask-VERSION.whl"
+    assert f"--constraint {FIRMWARE}/constraints-{codename}.txt '{wheel}[mqtt]'\n" in text
+    assert f"install -m 0644 {wheel} /opt/edgemask/share\n" in text
     assert "usermod --append --groups video,render edgemask" in text
     # The order matters: what is proved must have been installed, and is proved before it starts.
     steps = re.findall(r"^== (.*)$", text, re.MULTILINE)
@@ -90,6 +93,32 @@ def test_dry_run_changes_nothing(tmp_path: Path) -> None:
     install("--root", root)
     install("--root", root, "--uninstall", "--purge")
     assert {path: path.lstat().st_mtime_ns for path in root.rglob("*")} == before
+
+
+def test_a_version_from_an_index(tmp_path: Path) -> None:
+    status, text = install("--root", make_board(tmp_path), "--from", "edgemask==1.0")
+    assert status == 0
+    assert "/tmp/edgemask-install/wheels edgemask==1.0\n" in text
+    assert "==1.0[" not in text  # extras stand before a version
+
+
+def test_the_copy_that_is_kept_installs_the_wheel_beside_it(tmp_path: Path) -> None:
+    """It must never ask an index for whatever has this name there."""
+    share = shutil.copytree(FIRMWARE, tmp_path / "share")
+    root = make_board(tmp_path / "root")
+
+    def again() -> subprocess.CompletedProcess[str]:
+        command = ["bash", share / "install.sh", "--root", root]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+    done = again()
+    assert done.returncode == 1
+    assert "neither a source folder nor a wheel lies beside this script" in done.stderr
+    assert "==" not in done.stdout  # no step was begun
+    (share / "edgemask-1.0-py3-none-any.whl").touch()
+    done = again()
+    assert done.returncode == 0, done.stderr
+    assert f"/wheels {share}/edgemask-1.0-py3-none-any.whl\n" in done.stdout
 
 
 def test_existing_settings_are_kept(tmp_path: Path) -> None:

@@ -160,6 +160,10 @@ def test_second_install_keeps_the_settings(life: Life) -> None:
     life.done("settings-kept")
 
 
+def test_the_installed_copy_makes_a_broken_environment_anew(life: Life) -> None:
+    life.done("install-kept")
+
+
 def test_unit_is_valid_and_hardened(life: Life) -> None:
     assert life.done("verify") == ""
     found = re.search(r"exposure level for \S+: ([\d.]+)", life.done("security"))

@@ -245,6 +245,35 @@ def test_coco_of_images_and_frames_together(capsys, monkeypatch, tmp_path, out):
     assert len(results) >= 5
 
 
+def test_an_image_that_cannot_be_read_keeps_its_number(capsys, monkeypatch, tmp_path, out):
+    scenes = [draw_scene(seed=n) for n in range(3)]
+    bad = tmp_path / "bad.jpg"
+    bad.write_bytes(b"no image")
+    good = scenes[0].save(tmp_path / "good.png")
+    piped = io.BytesIO()
+    for scene in scenes[1:]:
+        Image.fromarray(scene.rgb).save(piped, "JPEG")
+    monkeypatch.setattr(sys, "stdin", types.SimpleNamespace(buffer=io.BytesIO(piped.getvalue())))
+    status, _, _ = run(capsys, bad, good, "-", "--out", out, "--format", "coco")
+    assert status == 1
+    results = json.loads((out / "coco.json").read_text())
+    ids = {(result["image_id"], result["file_name"]) for result in results}
+    assert ids == {(2, str(good)), (3, "stdin-000000"), (4, "stdin-000001")}
+
+
+def test_names_that_are_no_text(capfd, tmp_path, scene, out):
+    """Old cards and archives have them; they are escaped, and nothing is left out."""
+    folder = tmp_path / "odd"
+    folder.mkdir()
+    names = ["a.png", os.fsdecode(b"caf\xe9.png"), "z.png"]
+    for name in names:
+        scene.save(folder / name)
+    assert main(["predict", str(folder), "--out", str(out), "--format", "json,coco"]) == 0
+    assert len([name for name in os.listdir(out) if name.endswith(".json")]) == 4
+    results = json.loads((out / "coco.json").read_text("utf-8"))
+    assert {result["file_name"] for result in results} == {str(folder / name) for name in names}
+
+
 def test_jpegs_piped_in(capsys, monkeypatch, out):
     content = b""
     for n in range(3):

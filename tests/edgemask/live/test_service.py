@@ -94,6 +94,18 @@ def test_files_that_have_ended_feed_it_too() -> None:
     assert reported == []
 
 
+def test_a_file_that_cannot_be_read_is_left_out() -> None:
+    """However long the next one takes."""
+    unreadable = SourceError("a.jpg is not an image: replace it")
+    opener = Opener(lambda: FakeSource([unreadable, 0.3], live=False, frames=2))
+    recorder = Recorder()
+    segmenter = SlowSegmenter()
+    with Engine(opener, segmenter, board=FakeBoard(61.0), read_timeout=5.0) as engine:
+        supervise(engine, "folder", recorder, Looks(lambda: fed(recorder) > 10), lambda line: None)
+    assert len(segmenter.seen) == 2
+    assert engine.status()["errors"] == 1
+
+
 def test_a_file_that_is_not_there_ends_the_program() -> None:
     with pytest.raises(SourceError, match="does not exist"):
         watch(Opener(SourceError("film.mp4 does not exist: check it")), lambda r: False, "film.mp4")

@@ -53,6 +53,36 @@ def test_ways_to_bring_the_token() -> None:
     assert judge(TOKEN, query=f"token={TOKEN}", Host=HOST) == 200
 
 
+@pytest.mark.parametrize(
+    "other", ['prefs={"a":1}', "bare", "user=Jürgen", "x=a b", "a[b]=1", "edgemask_80=x", "=", ""]
+)
+def test_cookies_of_others_on_the_same_host_do_not_matter(other: str) -> None:
+    assert judge(TOKEN, Host=HOST, Cookie=f"{other}; edgemask_8080={TOKEN}") == 200
+    assert judge(TOKEN, Host=HOST, Cookie=f"edgemask_8080={TOKEN}; {other}") == 200
+    assert judge(TOKEN, Host=HOST, Cookie=f"{other}; edgemask_8080={TOKEN}x") == 401
+
+
+def test_a_token_of_ones_own(tmp_path: Path) -> None:
+    """What `openssl rand -base64 24` makes can be pasted as it is, and encoded."""
+    path = tmp_path / "token"
+    path.touch(0o600)
+    path.write_text("Zm9v+mFy/mJheg~x.y-z==\n")
+    token, _ = load_token(path)
+    for text in (token, token.replace("+", "%2B").replace("=", "%3D")):
+        assert judge(token, query=f"a=b&token={text}", Host=HOST) == 200
+    kept = Access(token, 8080).cookie().partition(";")[0]
+    assert judge(token, Host=HOST, Cookie=kept) == 200
+    for wrong in (
+        'quote"quote"quote"',
+        "semi;semi;semi;semi",
+        "per%20cent%20cent%20",
+        "a&b&c&d&e&f&g&h&i",
+    ):
+        path.write_text(wrong)
+        with pytest.raises(SourceError, match="letters, digits and"):
+            load_token(path)
+
+
 @pytest.mark.parametrize("wrong", ["", TOKEN[:-1], TOKEN + "x", TOKEN.upper(), "ä", "\x00", " "])
 def test_wrong_tokens(wrong: str) -> None:
     assert judge(TOKEN, Host=HOST, Authorization=f"Bearer {wrong}") == 401

@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from live_fakes import SlowSegmenter, clients, parts, until
+from live_fakes import Opener, SlowSegmenter, clients, parts, until
 
+from edgemask.errors import CameraMissing
+from edgemask.serve import handler as handler_module
 from edgemask.serve import server as module
 from edgemask.serve.handler import Handler
 
@@ -74,6 +76,22 @@ def test_a_slow_client_misses_pictures_and_stays(make_site: MakeSite) -> None:
     until(lambda: publisher.pictures.number > before + 50)
     response.close()
     until(lambda: publisher.pictures.readers == 0)
+
+
+def test_a_client_that_goes_while_no_picture_comes_gives_its_place_back(
+    make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(handler_module, "_WAIT_SECONDS", 0.05)
+    site = make_site(Opener(CameraMissing("no camera 0: plug it in")), max_streams=2)
+    for _ in range(3):
+        responses = [site.open("GET", "/stream.mjpg") for _ in range(2)]
+        assert [response.status for response in responses] == [200, 200]
+        assert site.open("GET", "/events").status == 503
+        time.sleep(0.2)
+        assert clients() == 2  # who only waits stays
+        for response in responses:
+            response.close()
+        until(lambda: clients() == 0)
 
 
 def test_a_client_that_sends_its_request_byte_by_byte(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 import threading
@@ -16,6 +17,7 @@ from edgemask.instances import Instances
 from edgemask.live.governor import GovernorState
 from edgemask.live.mailbox import Mailbox
 from edgemask.live.result import Result
+from edgemask.masks import CropMasks
 from edgemask.settings import MqttSettings, Settings, ZoneSettings
 from edgemask.sinks import start_sinks
 from edgemask.sources.base import Frame
@@ -92,6 +94,28 @@ def test_files_that_are_not_there(tmp_path):
     ):
         with pytest.raises(SourceError, match="none"):
             start_sinks(FakeEngine(), Settings(mqtt=settings))
+
+
+def test_nobody_is_counted_when_no_results_come(monkeypatch):
+    pytest.importorskip("paho.mqtt")
+    monkeypatch.setattr("edgemask.sinks.mqtt._SILENCE", 0.1)
+    engine = FakeEngine()
+    settings = Settings(mqtt=MqttSettings(host="127.0.0.1", port=free_port(), node="test"))
+    (mqtt,) = start_sinks(engine, settings, classes=["person"])
+    told = []
+    monkeypatch.setattr(
+        mqtt._outbox, "set_state", lambda topic, content, **_: told.append((topic, content))
+    )
+    one = Instances(
+        [[1, 2, 9, 9]], [0.9], [1], CropMasks([np.ones((7, 8), bool)], [(1, 2)], 20, 30), ["person"]
+    )
+    engine.boxes[0].put(replace(result(0), instances=one))
+    end = time.monotonic() + 20
+    while len(counts := [json.loads(c) for t, c in told if t.endswith("/counts")]) < 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    mqtt.stop()
+    assert [c["counts"]["person"] for c in counts] == [1, 0]
 
 
 def test_a_broker_that_is_not_there_holds_nothing_up():

@@ -41,6 +41,12 @@ def test_file_whose_name_has_a_colon(tmp_path, monkeypatch):
     [
         ("camra:0", ["did you mean camera:?", "synthetic:"]),
         ("rtps://me:hunter2@host/live", ["rtps://me:***@host/live", "did you mean rtsps:?"]),
+        ("rtsp://me:hun#ter2@host/live", ["rtsp://me:***@host/live", "# as %23"]),
+        ("rtsp://me:hun/ter2@host/live", ["rtsp://me:***@host/live", "/ as %2F"]),
+        ("http://me:hun?ter2@host/live", ["http://me:***@host/live", "? as %3F"]),
+        ("rtsp:/me:hunter2@host/live", ["rtsp:/me:***@host/live", "scheme://host/path"]),
+        ("http://[::1/live", ["http://[::1/live is no address"]),
+        ("http://host:99999/live", ["is no address"]),
         ("ftp://host/video.mp4", ["ftp://host/video.mp4 is no source", "http://"]),
         ("synthetic:people=3", ["after a ?"]),
         ("synthetic:?peoples=3", ["did you mean people?"]),

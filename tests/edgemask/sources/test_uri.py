@@ -76,7 +76,26 @@ def test_source_without_options():
         ),
         ("http://host/v?apiToken=hunter2", "http://host/v?apiToken=***"),
         ("http://user:hunter2@[::1]:80/v#x=hunter2", "http://user:***@[::1]:80/v"),
-        ("http://user:hunter2@[::1/v", "http://***"),
+        ("http://user:hunter2@[::1/v", "http://user:***@[::1/v"),
+        ("rtsp:/user:hunter2@host/live", "rtsp:/user:***@host/live"),
+        ("rtsp://user:hunt/er2@host/live", "rtsp://user:***@host/live"),
+        ("rtsp://user:hunt?er2@host/live", "rtsp://user:***@host/live"),
+        ("rtsp://user:hunt#er2@host/live", "rtsp://user:***@host/live"),
+        ("rtsp://user:p@ss/word@host:554/live", "rtsp://user:***@host:554/live"),
+        (
+            "rtsp://host:554/user=me&password=hunter2&channel=1&stream=0.sdp",
+            "rtsp://host:554/user=me&password=***&channel=1&stream=0.sdp",
+        ),
+        (
+            "rtsp://host/user=me_password=hun_ter2_channel=1_stream=0.sdp",
+            "rtsp://host/user=me_password=***_channel=1_stream=0.sdp",
+        ),
+        (
+            "http://host/snap.cgi?loginuse=me&loginpas=hunter2",
+            "http://host/snap.cgi?loginuse=me&loginpas=***",
+        ),
+        ("http://host/photo@2x.jpg?n=1", "http://host/photo@2x.jpg?n=1"),
+        ("http://host/film.mp4", "http://host/film.mp4"),
     ],
 )
 def test_redact(url, shown):

@@ -16,11 +16,21 @@ from edgemask.watch.store import LOG, OLD_LOG, EventStore
 JPEG = b"\xff\xd8" + bytes(9_998)
 
 
+def event(name):
+    """An event's id, as :class:`~edgemask.watch.event.Event` makes them."""
+    return f"20261122T210503265Z-{name}-enter-1"
+
+
+def short(name):
+    """The number and what was given to :func:`event`, of a file's name."""
+    return name.replace("20261122T210503265Z-", "").replace("-enter-1.", ".")
+
+
 def on_disk(folder):
-    """Return what ``du`` would say, and the names."""
-    names = sorted(path.name for path in folder.iterdir())
-    blocks = sum((folder / name).stat().st_blocks for name in names) + folder.stat().st_blocks
-    return blocks * 512, names
+    """Return what ``du`` would say, and the short names."""
+    paths = list(folder.iterdir())
+    blocks = sum(path.stat().st_blocks for path in [*paths, folder])
+    return blocks * 512, sorted(short(path.name) for path in paths)
 
 
 def disk(free, total=10**9):
@@ -35,8 +45,8 @@ def disk(free, total=10**9):
 
 def test_snapshots_and_log(tmp_path):
     store = EventStore(tmp_path / "new" / "events", 10**6)
-    path = store.save("door-enter-1", JPEG)
-    assert path == tmp_path / "new" / "events" / "00000001-door-enter-1.jpg"
+    path = store.save(event("door"), JPEG)
+    assert path == tmp_path / "new" / "events" / f"00000001-{event('door')}.jpg"
     assert path.read_bytes() == JPEG
     assert store.log({"zone": "Tür"})
     assert store.log({"zone": "b"})
@@ -50,7 +60,7 @@ def test_budget_is_never_exceeded_and_the_oldest_go_first(tmp_path):
     budget = 100_000
     store = EventStore(tmp_path, budget)
     for n in range(1, 41):
-        assert store.save(f"event-{n}", JPEG)
+        assert store.save(event(f"event-{n}"), JPEG)
         assert store.log({"n": n, "text": "x" * 500})
         used, names = on_disk(tmp_path)
         assert used <= budget
@@ -77,15 +87,15 @@ def test_the_log_is_rotated(tmp_path):
 
 
 def test_numbers_go_on_after_a_restart(tmp_path):
-    EventStore(tmp_path, 10**6).save("a", JPEG)
-    EventStore(tmp_path, 10**6).save("b", JPEG)
+    EventStore(tmp_path, 10**6).save(event("a"), JPEG)
+    EventStore(tmp_path, 10**6).save(event("b"), JPEG)
     # By time, this one would be the oldest: the clock was not set.
-    path = EventStore(tmp_path, 10**6).save("19700101T000000", JPEG)
+    path = EventStore(tmp_path, 10**6).save("19700101T000000000Z-door-enter-1", JPEG)
     assert path.name.startswith("00000003-")
 
 
 def test_what_a_crash_left_is_cleaned_up(tmp_path):
-    unfinished = tmp_path / ".00000007-door.jpg.1234.tmp"
+    unfinished = tmp_path / f".00000007-{event('door')}.jpg.1234.tmp"
     unfinished.write_bytes(JPEG)
     (tmp_path / LOG).write_bytes(b'{"n": 1}\n{"n": 2, "half')
     store = EventStore(tmp_path, 10**6)
@@ -96,17 +106,21 @@ def test_what_a_crash_left_is_cleaned_up(tmp_path):
 
 
 def test_files_of_others_are_left_alone(tmp_path):
-    other = tmp_path / "holiday.jpg"
-    other.write_bytes(bytes(50_000))
+    names = ["holiday.jpg", "20240115-120501.jpg", "1700000000-cam.mp4", "20231224-xmas-eve-1.jpg"]
+    others = [tmp_path / name for name in names]
+    for other in others:
+        other.write_bytes(bytes(50_000))
     store = EventStore(tmp_path, 40_000)
     for n in range(5):
-        assert store.save(f"e{n}", JPEG)
-    assert other.exists()
+        path = store.save(event(f"e{n}"), JPEG)
+    assert path.name.startswith("00000005-")
+    assert all(other.exists() for other in others)
+    assert store.deleted > 0
 
 
 def test_a_budget_below_one_snapshot(tmp_path):
     store = EventStore(tmp_path, 10_000)
-    assert store.save("a", JPEG) is None
+    assert store.save(event("a"), JPEG) is None
     assert store.state == "budget too small"
     assert store.failed == 1
     assert on_disk(tmp_path)[1] == []
@@ -114,9 +128,9 @@ def test_a_budget_below_one_snapshot(tmp_path):
 
 def test_nothing_goes_for_what_would_not_fit_then_either(tmp_path):
     store = EventStore(tmp_path, 60_000)
-    store.save("a", JPEG)
-    store.save("b", JPEG)
-    assert store.save("long", bytes(70_000), ".mp4") is None
+    store.save(event("a"), JPEG)
+    store.save(event("b"), JPEG)
+    assert store.save(event("long"), bytes(70_000), ".mp4") is None
     assert store.state == "budget too small"
     assert on_disk(tmp_path)[1] == ["00000001-a.jpg", "00000002-b.jpg"]
 
@@ -124,7 +138,7 @@ def test_nothing_goes_for_what_would_not_fit_then_either(tmp_path):
 def test_clips_and_pictures_share_the_budget(tmp_path):
     store = EventStore(tmp_path, 40_000)
     for n in range(6):
-        assert store.save(f"e{n}", JPEG, (".jpg", ".mp4")[n % 2])
+        assert store.save(event(f"e{n}"), JPEG, (".jpg", ".mp4")[n % 2])
         assert on_disk(tmp_path)[0] <= 40_000
     assert on_disk(tmp_path)[1] == ["00000005-e4.jpg", "00000006-e5.mp4"]
 
@@ -134,7 +148,7 @@ def test_several_threads_may_write(tmp_path):
 
     def write(letter):
         for n in range(20):
-            assert store.save(f"{letter}{n}", JPEG[:100])
+            assert store.save(event(f"{letter}{n}"), JPEG[:100])
             assert store.log({"by": letter, "n": n})
 
     threads = [threading.Thread(target=write, args=(letter,)) for letter in "abc"]
@@ -151,15 +165,15 @@ def test_several_threads_may_write(tmp_path):
 def test_some_of_the_disk_is_left_to_others(tmp_path):
     free = 200_000
     store = EventStore(tmp_path, 10**9, keep_free=150_000, statvfs=disk(lambda: free))
-    assert store.save("a", JPEG)
+    assert store.save(event("a"), JPEG)
     free = 160_000  # others have filled it
-    assert store.save("b", JPEG)  # in place of the first
+    assert store.save(event("b"), JPEG)  # in place of the first
     assert on_disk(tmp_path)[1] == ["00000002-b.jpg"]
     free = 100_000
-    assert store.save("c", JPEG) is None
+    assert store.save(event("c"), JPEG) is None
     assert store.state == "disk full"
     free = 200_000
-    assert store.save("d", JPEG)
+    assert store.save(event("d"), JPEG)
     assert store.state == "ok"
 
 
@@ -181,17 +195,17 @@ def full_disk(monkeypatch, times, code=errno.ENOSPC):
 def test_a_disk_that_is_full_all_the_same(tmp_path, monkeypatch):
     store = EventStore(tmp_path, 10**6)
     for name in "abc":
-        store.save(name, JPEG)
+        store.save(event(name), JPEG)
     full_disk(monkeypatch, 1)
-    assert store.save("d", JPEG)
+    assert store.save(event("d"), JPEG)
     assert store.state == "ok"
     # Twice what was needed has gone, the oldest first.
     assert on_disk(tmp_path)[1] == ["00000003-c.jpg", "00000005-d.jpg"]  # a number is used once
     full_disk(monkeypatch, 2)
-    assert store.save("e", JPEG) is None
+    assert store.save(event("e"), JPEG) is None
     assert store.state == "disk full"
     full_disk(monkeypatch, 0)
-    assert store.save("f", JPEG)
+    assert store.save(event("f"), JPEG)
     assert store.state == "ok"
     assert not [name for name in on_disk(tmp_path)[1] if name.endswith(".tmp")]
 
@@ -233,19 +247,19 @@ def test_a_folder_that_cannot_be_written_is_named_and_comes_back(tmp_path):
     folder = tmp_path / "usb"
     folder.write_bytes(b"")  # a file where the folder should be
     store = EventStore(folder, 10**6)
-    assert store.save("a", JPEG) is None
+    assert store.save(event("a"), JPEG) is None
     assert not store.log({})
     assert store.state.startswith("not writable: ")
     folder.unlink()
-    assert store.save("a", JPEG)
+    assert store.save(event("a"), JPEG)
     assert store.state == "ok"
 
 
 def test_a_folder_that_is_removed_comes_back(tmp_path):
     store = EventStore(tmp_path / "events", 10**6)
-    store.save("a", JPEG).unlink()
+    store.save(event("a"), JPEG).unlink()
     (tmp_path / "events").rmdir()
-    assert store.save("b", JPEG)
+    assert store.save(event("b"), JPEG)
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting needs root")
@@ -258,7 +272,7 @@ def test_a_real_disk_that_is_smaller_than_the_budget(tmp_path):
     try:
         store = EventStore(folder, 10**9)
         for n in range(40):
-            assert store.save(f"e{n}", JPEG), store.state
+            assert store.save(event(f"e{n}"), JPEG), store.state
             assert store.log({"n": n})
         newest = max(name for name in on_disk(folder)[1] if name.endswith(".jpg"))
         assert newest == "00000040-e39.jpg"

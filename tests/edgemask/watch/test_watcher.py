@@ -6,6 +6,7 @@ import io
 import json
 import os
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -154,11 +155,71 @@ def test_slow_pictures_do_not_hold_up_the_rules(play, tmp_path, monkeypatch):
     monkeypatch.setattr(watcher_module, "snapshot", slow)
     quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
     watcher, heard = play([(IN,), ()] * 20, zones=(quick,), folder=tmp_path)
-    assert watcher.events == 40
-    # At most four events wait with their pictures; the newest are kept.
-    assert watcher.status()["dropped"] + len(heard.events) == 40
-    assert watcher.status()["dropped"] > 20
-    assert heard.events[-1]["id"].endswith("-leave-40")
+    assert watcher.events == len(heard.events) == 40
+    assert watcher.status()["dropped"] == 0
+    assert [record["id"].split("-")[-1] for record in heard.events] == [
+        str(n + 1) for n in range(40)
+    ]
+    # At most four frames wait for their pictures; what comes meanwhile is told without.
+    pictured = [record for record in heard.events if record["snapshot"]]
+    assert 1 <= len(pictured) < 20
+
+
+def test_many_events_of_one_frame_are_all_told(play, tmp_path):
+    zones = [
+        ZoneSettings(f"z{n}", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
+        for n in range(9)
+    ]
+    watcher, heard = play([(IN,), ()], zones=zones, folder=tmp_path)
+    assert watcher.events == len(heard.events) == 18
+    entered = [record for record in heard.events if record["kind"] == "enter"]
+    assert len(entered) == 9
+    assert all(record["snapshot"] for record in entered)
+
+
+def test_an_event_that_cannot_be_told_does_not_silence_the_next(play, tmp_path, monkeypatch):
+    def broken(result, polygons):
+        raise OSError("broken data stream")
+
+    monkeypatch.setattr(watcher_module, "snapshot", broken)
+    lines = []
+    watcher, heard = play(VISIT * 2, folder=tmp_path, report=lines.append)
+    assert watcher.events == len(heard.events) == 4
+    assert [record["snapshot"] for record in heard.events] == [None] * 4
+    assert watcher.failed == watcher.status()["failed"] == 2
+    assert lines == ["snapshot could not be delivered (OSError: broken data stream)"] * 2
+
+
+def test_a_name_that_is_no_text_is_kept(play, results, tmp_path):
+    made = results(IN)
+    box, heard = Mailbox(4), Heard()
+    quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
+    settings = Settings(zone=(quick,), events=EventSettings(folder=tmp_path))
+    watcher = Watcher(box, settings, [heard])
+    name = os.fsdecode(b"caf\xe9.jpg")
+    box.put(replace(made, frame=replace(made.frame, name=name)))
+    box.close()
+    assert watcher.wait(20)
+    (line,) = (tmp_path / "events.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line)["frame"] == heard.events[0]["frame"] == name
+
+
+def test_nobody_is_left_in_a_zone_when_the_camera_falls_silent(results, monkeypatch):
+    monkeypatch.setattr(watcher_module, "_SILENCE", 0.1)
+    quick = replace(LEFT, min_seconds=0)
+    box, heard = Mailbox(4), Heard()
+    watcher = Watcher(box, Settings(zone=(quick,)), [heard])
+    box.put(results(IN))
+    deadline = time.monotonic() + 20
+    while len(heard.events) < 2 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert [record["kind"] for record in heard.events] == ["enter", "leave"]
+    assert heard.occupancies == [("left_half", 0), ("left_half", 1), ("left_half", 0)]
+    # The camera is back, and so is whoever was there.
+    box.put(results(IN))
+    box.close()
+    assert watcher.wait(20)
+    assert [record["kind"] for record in heard.events] == ["enter", "leave", "enter"]
 
 
 def test_stop_ends_all_threads(results):

@@ -13,21 +13,54 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edgemask import errors
+    from edgemask.errors import (
+        CameraBusy,
+        CameraMissing,
+        EdgeMaskError,
+        InputError,
+        ModelError,
+        OutputError,
+        RuntimeUnavailable,
+        SourceError,
+        SourceTimeout,
+    )
     from edgemask.images import load_image
     from edgemask.instances import Instances
     from edgemask.masks import CropMasks
     from edgemask.overlay import draw
     from edgemask.segmenter import Segmenter
+    from edgemask.sources import open_source
 
 __version__ = "0.1.0"
+_ERRORS = (
+    "CameraBusy",
+    "CameraMissing",
+    "EdgeMaskError",
+    "InputError",
+    "ModelError",
+    "OutputError",
+    "RuntimeUnavailable",
+    "SourceError",
+    "SourceTimeout",
+)
 __all__ = [
+    "CameraBusy",
+    "CameraMissing",
     "CropMasks",
+    "EdgeMaskError",
+    "InputError",
     "Instances",
+    "ModelError",
+    "OutputError",
+    "RuntimeUnavailable",
     "Segmenter",
+    "SourceError",
+    "SourceTimeout",
     "__version__",
     "draw",
     "errors",
     "load_image",
+    "open_source",
 ]
 
 _HOME = {
@@ -36,6 +69,8 @@ _HOME = {
     "Segmenter": "edgemask.segmenter",
     "draw": "edgemask.overlay",
     "load_image": "edgemask.images",
+    "open_source": "edgemask.sources",
+    **dict.fromkeys(_ERRORS, "edgemask.errors"),
 }
 
 

@@ -7,9 +7,10 @@ import numbers
 import os
 from typing import Any
 
-from edgemask.errors import InputError
+from edgemask.errors import InputError, ModelError
 from edgemask.images import as_rgb
 from edgemask.instances import Instances
+from edgemask.manifest_shapes import shape_problem
 from edgemask.modelpack import ModelPack, load_pack
 from edgemask.pipeline import Pipeline
 from edgemask.runtime import Stage, default_threads
@@ -87,6 +88,9 @@ class Segmenter:
             raise InputError(
                 f"short_side is {short_side!r}; give a whole number from {stride} to 4096"
             )
+        problem = shape_problem(self.pack.manifest)
+        if problem:
+            raise ModelError(f"{self.pack.path}: model.json: {problem}; rebuild the pack")
         self.threads = default_threads() if threads is None else threads
         self.score_threshold = float(score_threshold)
         self.max_detections = int(max_detections)

@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
         description="Instance segmentation on small ARM boards.",
         epilog="Try it: edgemask demo",
     )
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.add_argument("--version", action="version", version=f"edgemask {__version__}")
     verbs = parser.add_subparsers(title="verbs", metavar="VERB", dest="verb", required=True)
     for module in _VERBS:
@@ -53,7 +54,11 @@ def build_parser() -> argparse.ArgumentParser:
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         module.add_arguments(verb)
-        verb.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        # Without a default, which would hide one that stands before the verb.
+        verb.add_argument(
+            "--debug", action="store_true", default=argparse.SUPPRESS,
+            help="show the traceback of an error",
+        )  # fmt: skip
         verb.set_defaults(run=module.run)
     return parser
 

@@ -29,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads",
         metavar="N,N",
         type=_threads,
-        help="threads of the networks, one run for each (default: 1, 2, 4 … up to the CPUs)",
+        help="threads of the networks, one run for each (default: 1, 2, 3, 4, 8 … up to the CPUs)",
     )
     parser.add_argument(
         "--short-side",
@@ -144,7 +144,8 @@ def _configurations(options: argparse.Namespace) -> list[Configuration]:
     from edgemask.modelpack import bundled_packs
 
     cpus = default_threads()
-    doubled = [2**n for n in range(cpus.bit_length()) if 2**n < cpus]
+    # Every number that a board has; a workstation's are doubled, or it would take all day.
+    counts = sorted({*range(1, min(cpus, 4) + 1), *(n for n in (8, 16, 32) if n < cpus), cpus})
     return [
         Configuration(
             pack, threads, side, options.image, options.frames,
@@ -153,6 +154,6 @@ def _configurations(options: argparse.Namespace) -> list[Configuration]:
         for pack, side, threads in itertools.product(
             options.packs or bundled_packs(),
             options.short_side or [None],
-            options.threads or [*doubled, cpus],
+            options.threads or counts,
         )
     ]  # fmt: skip

@@ -10,7 +10,7 @@ from pathlib import Path
 from edgemask.errors import SourceError
 
 HELP = "examine this system and print the command that mends each problem"
-EXAMPLE = "sudo edgemask doctor"
+EXAMPLE = "edgemask doctor"
 
 SCHEMA = "edgemask.doctor/1"
 

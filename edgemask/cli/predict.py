@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from edgemask.sources.base import Frame, Pixels, Source
 
 HELP = "find and outline the instances in images, videos and camera pictures"
-EXAMPLE = "edgemask predict photo.jpg holiday/ 'camera:0?size=640x480' --frames 10 --out results"
+EXAMPLE = "edgemask predict photo.jpg holiday/ --format overlay,json --out results"
 
 _LISTED = 20
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}

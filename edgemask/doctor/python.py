@@ -26,8 +26,15 @@ __all__ = [
 
 SERVICE_VENV = "opt/edgemask/venv"
 _APT = "usr/lib/python3/dist-packages"
-_AGAIN = "sudo /opt/edgemask/share/install.sh  (makes the environment anew)"
 _SECONDS = 120.0  # a Zero 2 W reads NumPy and the networks from a slow card
+
+
+def _again(host: Host) -> str:
+    """The command that makes the service's environment anew."""
+    kept = "opt/edgemask/share/install.sh"
+    if host.path(kept).is_file():
+        return f"sudo /{kept}  (makes the environment anew)"
+    return "sudo firmware/install.sh"
 
 
 def ask(host: Host, name: str) -> dict[str, Any]:
@@ -100,7 +107,7 @@ def check_python(host: Host) -> Finding:
             "python",
             f"{_shown(host, venv)} was made by {', '.join(sorted(made))}, and the system now has "
             f"{', '.join(sorted(there))}",
-            _AGAIN,
+            _again(host),
         )
     return ok("python", f"{', '.join(sorted(made)) or 'an empty environment'}{where}")
 
@@ -162,7 +169,7 @@ def check_runtime(host: Host) -> Finding:
         version = installed(own, "ai.edge.litert")
         if version:
             return note("runtime", f"ai-edge-litert {version} is installed; it was not run")
-        return problem("runtime", "ai-edge-litert is not installed", _AGAIN)
+        return problem("runtime", "ai-edge-litert is not installed", _again(host))
     found = ask(host, "runtime")
     pip = f"{_shown(host, venv)}/bin/pip" if venv else "pip"
     if "error" in found:
@@ -195,7 +202,7 @@ def check_model(host: Host) -> Finding:
         text += f", peak memory {found['peak_mb']:.0f} MB"
     if found["left_out"]:
         stages = "; ".join(f"{stage}: {why}" for stage, why in found["left_out"].items())
-        return problem("model", f"{text}; not all of it runs in XNNPACK: {stages}", _AGAIN)
+        return problem("model", f"{text}; not all of it runs in XNNPACK: {stages}", _again(host))
     if found["found"] < 1:
-        return problem("model", f"{text}; it found nobody on the photograph", _AGAIN)
+        return problem("model", f"{text}; it found nobody on the photograph", _again(host))
     return ok("model", f"{text}; all of it in XNNPACK")

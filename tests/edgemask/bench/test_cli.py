@@ -34,7 +34,7 @@ def test_every_combination_once() -> None:
 def test_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {c.pack for c in configurations()} == set(bundled_packs())
     assert max(c.threads for c in configurations()) == default_threads()
-    for cpus, threads in ((1, [1]), (2, [1, 2]), (4, [1, 2, 4]), (6, [1, 2, 4, 6])):
+    for cpus, threads in ((1, [1]), (2, [1, 2]), (4, [1, 2, 3, 4]), (6, [1, 2, 3, 4, 6])):
         monkeypatch.setattr("edgemask.interpreter.default_threads", lambda n=cpus: n)
         assert [c.threads for c in configurations("a.zip")] == threads
 

@@ -15,7 +15,7 @@ import pytest
 from cli_runs import one_error, run
 
 from edgemask import __version__
-from edgemask.cli import build_parser, common, demo, eval, info, predict
+from edgemask.cli import build_parser, common, demo, eval, info, main, predict
 from edgemask.errors import OutputError
 
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
@@ -195,3 +195,11 @@ def test_options_reach_the_segmenter(monkeypatch):
         "score_threshold": 0.3,
         "max_detections": 7,
     }
+
+
+@pytest.mark.parametrize("arguments", [["--debug", "predict", "x"], ["predict", "x", "--debug"]])
+def test_debug_may_stand_on_both_sides_of_the_verb(arguments, capsys):
+    assert main(arguments) == 1
+    err = capsys.readouterr().err
+    assert err.startswith("edgemask: error: x does not exist")
+    assert "Traceback" in err

@@ -197,9 +197,9 @@ def test_options_reach_the_segmenter(monkeypatch):
     }
 
 
-@pytest.mark.parametrize("arguments", [["--debug", "predict", "x"], ["predict", "x", "--debug"]])
+@pytest.mark.parametrize("arguments", [["--debug", "info", "none"], ["info", "none", "--debug"]])
 def test_debug_may_stand_on_both_sides_of_the_verb(arguments, capsys):
     assert main(arguments) == 1
     err = capsys.readouterr().err
-    assert err.startswith("edgemask: error: x does not exist")
+    assert err.startswith("edgemask: error: model pack 'none' cannot be read")
     assert "Traceback" in err

@@ -61,9 +61,9 @@ def threshold(curve: stats.ScoreCurve) -> Section:
         Axis.shares("score threshold"), Axis.shares("share"), lines,
         title="precision, recall and F1 over the score threshold",
     )  # fmt: skip
-    scores = sorted({0.3, 0.4, 0.5, 0.6, 0.7, round(best, 2)})
+    scores = sorted({0.3, 0.4, 0.5, 0.6, 0.7, best})
     rows = [
-        [f"{score:.2f}" + (" (best F1)" if score == round(best, 2) else ""),
+        [f"{score:.2f}" + (" (best F1)" if score == best else ""),
          *(share(value) for value in curve.at(score))]
         for score in scores
     ]  # fmt: skip
@@ -124,7 +124,7 @@ def alarms(truth: Mapping[str, Any], matches: Matches, best: float) -> Section:
         Axis.shares("score threshold"), Axis.counts("per image without objects", highest), lines,
         title="false alarms over the score threshold",
     )  # fmt: skip
-    scores = np.array(sorted({*ALARM_SCORES, round(best, 2)}))
+    scores = np.array(sorted({*ALARM_SCORES, best}))
     rows = [
         [f"{score:.2f}", str(n), str(where), f"{where / len(images):.0%}"]
         for score, n, where in zip(

@@ -80,10 +80,11 @@ class ScoreCurve:
         return float(self.precision[n]), float(self.recall[n]), float(self.f1[n])
 
     def best(self) -> float:
-        """The score with the largest F1; 0.5 if nothing is found at all."""
+        """The score, in hundredths as it is shown, from which on F1 is largest; else 0.5."""
         if not len(self.f1) or not self.f1.any():
             return 0.5
-        return float(self.score[int(self.f1.argmax())])
+        hundredths = [n / 100 for n in range(100, -1, -1)]
+        return max(hundredths, key=lambda score: self.at(score)[2])  # the first of equals
 
 
 def score_curve(matches: Matches, threshold: float = _SAME) -> ScoreCurve:

@@ -66,6 +66,13 @@ def test_score_curve(matches: Matches) -> None:
     assert (recall, f1) == (0, 0)
 
 
+def test_the_best_score_as_it_is_shown_keeps_its_own_detection() -> None:
+    data = scene(result(1, 1, square(0), 1))
+    curve = score_curve(match([result(1, 1, square(0), 0.4999)], data, [1]))
+    assert curve.best() == 0.49
+    assert curve.at(curve.best())[2] == 1
+
+
 def test_equal_scores_stand_or_fall_together() -> None:
     data = scene(result(1, 1, square(0), 1))
     found = [result(1, 1, square(0), 0.7), result(1, 1, square(40), 0.7)]

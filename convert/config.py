@@ -201,8 +201,9 @@ class TrainConfig:
 
 @dataclass
 class DistillConfig:
-    """Loss weights against a teacher (``train --distill``); see :mod:`.training.distill`."""
+    """Losses against a teacher (``train --distill``); see :mod:`.training.distill`."""
 
+    zoom: int = 1  # the teacher sees crops this many times as large: it teaches the small objects
     weight_feature: float = 1.0
     weight_rpn: float = 1.0
     weight_class: float = 1.0

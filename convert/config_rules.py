@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from edgemask.manifest import SAFE_NAME
+
 if TYPE_CHECKING:
     from .config import Config, ModelConfig
 
 KINDS = {"mobilenet_v2": {"p2", "p3", "p4", "p5"}, "maskrcnn2go": {"c4"}}  # with their features
+NAME_RULE = "must be letters, digits, '.', '_' and '-', the first a letter or a digit"
 STAGES = ("backbone", "box_head", "mask_head", "keypoint_head")
 
 
@@ -20,6 +23,7 @@ def first_problem(config: Config) -> str | None:
         ),
         "augment.copy_paste must be 0 to 1": not 0 <= config.augment.copy_paste <= 1,
         "augment.rotate must be 0 to 180 degrees": not 0 <= config.augment.rotate <= 180,
+        f"model.name {NAME_RULE}": not SAFE_NAME.match(model.name),
         "model.classes must be distinct ids, at least one": (
             not model.classes or len(set(model.classes)) != len(model.classes)
         ),
@@ -39,7 +43,15 @@ def first_problem(config: Config) -> str | None:
             not 0 <= model.mask_head.soft_nms_threshold <= 0.99
             and model.mask_head.soft_nms_threshold != 1
         ),
+        "distill.zoom must be 1, 2 or 4": config.distill.zoom not in (1, 2, 4),
+        "distill.zoom is only for model.backbone.kind = 'mobilenet_v2'": (
+            config.distill.zoom > 1 and model.backbone.kind != "mobilenet_v2"
+        ),
         "train.batch_size must be 1 or more": train.batch_size < 1,
+        "train.epochs must be above 0": not train.epochs > 0,
+        "train.eval_epochs must be above 0; to measure nothing, leave out --dev": (
+            not train.eval_epochs > 0
+        ),
         "train.only must name some of backbone, box_head, mask_head, keypoint_head, none twice": (
             not set(train.only) <= set(STAGES) or len(set(train.only)) != len(train.only)
         ),
@@ -55,7 +67,7 @@ def first_problem(config: Config) -> str | None:
         ),
         "train.keypoint_sigma must be 0 to 2 cells": not 0 <= train.keypoint_sigma <= 2,
         "train.keypoint_rois must be at most train.rois_per_image": (
-            train.keypoint_rois > train.rois_per_image
+            bool(model.keypoint_head.blocks) and train.keypoint_rois > train.rois_per_image
         ),
         "train.mask_rois must be at most train.rois_per_image": (
             train.mask_rois > train.rois_per_image

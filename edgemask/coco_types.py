@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from edgemask.errors import InputError, SourceError
 from edgemask.keypoints import NAMES
 
-__all__ = ["IOU_TYPES", "KEYPOINT_METRICS", "METRICS", "results_for", "truth_for"]
+__all__ = [
+    "IOU_TYPES",
+    "KEYPOINT_METRICS",
+    "METRICS",
+    "check_entries",
+    "check_images",
+    "has_outline",
+    "results_for",
+    "truth_for",
+    "usable_outline",
+]
 
 METRICS = "AP AP50 AP75 APs APm APl AR1 AR10 AR100 ARs ARm ARl".split()  # noqa: SIM905
 """The order of pycocotools' ``stats``: APs, APm, APl are for small, medium and large instances."""
@@ -17,34 +28,104 @@ KEYPOINT_METRICS = "AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl".split()  # noqa: 
 
 _FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 IOU_TYPES = tuple(_FIELDS)
+_REQUIRED = {
+    "images": ("id",),
+    "annotations": ("image_id", "category_id"),
+    "categories": ("id",),
+}
 
 
-def truth_for(annotations: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
-    """Return COCO annotations for one IoU type.
-
-    An annotation without a mask becomes an ignore region for masks. One without keypoints gets
-    none that are labelled, which pycocotools ignores: a detection there is no mistake.
+def check_entries(data: Mapping[str, Any], name: str) -> None:
+    """Refuse COCO annotations of which an entry lacks a field, or two images have one id.
 
     Raises
     ------
     SourceError
-        Keypoints that are not a list of 17 times x, y, visibility.
+        Naming the file, the entry and the field.
     """
-    if kind == "bbox":
-        return list(annotations)
-    return [_with_mask(a) if kind == "segm" else _with_keypoints(a) for a in annotations]
+    for kind, fields in _REQUIRED.items():
+        for number, entry in enumerate(data[kind]):
+            missing = [field for field in fields if field not in entry]
+            if missing:
+                raise SourceError(f"{name}: {kind}[{number}] has no {missing[0]!r}: mend the file")
+    counts = Counter(image["id"] for image in data["images"])
+    for image_id, count in counts.items():
+        if count > 1:
+            raise SourceError(f"{name}: {count} images have the id {image_id}: give each its own")
+
+
+def check_images(images: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
+    """Refuse images that lack a field which only some uses of annotations need.
+
+    Raises
+    ------
+    SourceError
+        Naming the image and the field.
+    """
+    for image in images:
+        for field in fields:
+            if field not in image:
+                raise SourceError(
+                    f"image {image['id']} of the annotations has no {field!r}: mend the file"
+                )
+
+
+def has_outline(segmentation: Any) -> bool:
+    """Return whether a COCO segmentation is a mask: an RLE, or a polygon of three corners."""
+    return bool(usable_outline(segmentation))
+
+
+def usable_outline(segmentation: Any) -> Any:
+    """Return the RLE, or the polygons of three corners or more: pycocotools fails on others."""
+    if isinstance(segmentation, dict):
+        return segmentation
+    given = segmentation if isinstance(segmentation, list | tuple) else []
+    return [p for p in given if isinstance(p, list | tuple) and len(p) >= 6]
+
+
+def truth_for(annotations: Sequence[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    """Return COCO annotations for one IoU type, with the ids 1, 2, ….
+
+    An annotation without a mask becomes an ignore region for masks. One without keypoints gets
+    none that are labelled, which pycocotools ignores: a detection there is no mistake. The ids of
+    the file are not kept: to pycocotools an object with the id 0 is never found, and of those that
+    share an id there is only one.
+
+    Raises
+    ------
+    SourceError
+        Keypoints that are not a list of 17 times x, y, visibility; a segmentation that is no RLE
+        and no list of polygons; a box that is none, where the box is needed.
+    """
+    prepare = {"bbox": _with_box, "segm": _with_mask, "keypoints": _with_keypoints}[kind]
+    return [{**prepare(entry), "id": number} for number, entry in enumerate(annotations, 1)]
+
+
+def _with_box(entry: dict[str, Any]) -> dict[str, Any]:
+    box = entry.get("bbox")
+    if not isinstance(box, list | tuple) or len(box) != 4:
+        raise SourceError(
+            f"annotation {entry.get('id')} has bbox {str(box)[:40]}: give x, y, width, height"
+        )
+    return entry
 
 
 def _with_mask(entry: dict[str, Any]) -> dict[str, Any]:
-    if entry.get("segmentation"):
-        return entry
-    x, y, w, h = entry["bbox"]
+    given = entry.get("segmentation") or []
+    outline = usable_outline(given)
+    if outline:
+        return {**entry, "segmentation": outline}
+    if not isinstance(given, list | tuple) or not all(isinstance(p, list | tuple) for p in given):
+        raise SourceError(
+            f"annotation {entry['id']} has segmentation {str(given)[:40]}: give a list of polygons"
+        )
+    x, y, w, h = _with_box(entry)["bbox"]
     box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
     return {**entry, "segmentation": box, "iscrowd": 1}
 
 
 def _with_keypoints(entry: dict[str, Any]) -> dict[str, Any]:
-    points = entry.get("keypoints") or [0] * (3 * len(NAMES))
+    points = _with_box(entry).get("keypoints") or [0] * (3 * len(NAMES))
     if not isinstance(points, list) or len(points) != 3 * len(NAMES):
         raise SourceError(
             f"annotation {entry.get('id')} has keypoints {str(points)[:40]}: give a list of "

@@ -27,7 +27,15 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from edgemask.coco_types import IOU_TYPES, KEYPOINT_METRICS, METRICS, results_for, truth_for
+from edgemask.coco_types import (
+    IOU_TYPES,
+    KEYPOINT_METRICS,
+    METRICS,
+    check_entries,
+    check_images,
+    results_for,
+    truth_for,
+)
 from edgemask.errors import InputError, RuntimeUnavailable, SourceError
 from edgemask.images import load_image
 from edgemask.instances import Instances
@@ -60,13 +68,15 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
     Raises
     ------
     SourceError
-        Missing, not JSON, or not COCO annotations.
+        Missing, not JSON, or not COCO annotations: a list or a field is missing, or two images
+        have one id.
     """
     if isinstance(annotations, Mapping):
         name, data = "the annotations", copy.deepcopy(dict(annotations))
     else:
         name, data = os.fspath(annotations), _read_json(annotations)
     try:
+        check_entries(data, name)
         image_ids = {image["id"] for image in data["images"]}
         categories = {category["id"] for category in data["categories"]}
         for entry in data["annotations"]:
@@ -133,6 +143,8 @@ def evaluate(
             f"categories {sorted(set(chosen) - known)} are not in the annotations, which have "
             f"{sorted(known)}: choose among those"
         )
+    if "segm" in iou_types:  # pycocotools draws the outlines
+        check_images(data["images"], ("height", "width"))
     results = _load_predictions(predictions, {image["id"] for image in data["images"]})
     labelled = {
         image["id"]: set(image["labeled_cats"])
@@ -198,14 +210,10 @@ def predict_dataset(
         the rest would not be the dataset's.
     """
     images = load_annotations(annotations)["images"]
+    check_images(images, ("file_name", "height", "width"))
     results: list[dict[str, Any]] = []
     for done, image in enumerate(images, 1):
-        try:
-            path, size = Path(image_dir) / image["file_name"], (image["height"], image["width"])
-        except KeyError as error:
-            raise SourceError(
-                f"image {image['id']} of the annotations has no {error}: mend the file"
-            ) from error
+        path, size = Path(image_dir) / image["file_name"], (image["height"], image["width"])
         rgb = load_image(path)
         if rgb.shape[:2] != size:
             raise SourceError(

@@ -7,21 +7,38 @@ import os
 import sys
 import traceback
 import warnings
+from typing import NoReturn
+
+from .quiet import import_tensorflow
 
 VERBS = (
     "import-labelme", "import-maskrcnn2go", "check", "split", "teach", "prune", "fuse", "imitate",
     "train", "average", "quantize", "verify", "evaluate", "pack", "report",
 )  # fmt: skip
+# Those that always need TensorFlow; others do if they are given a checkpoint, or teachers that run
+# in it.
+TENSORFLOW_VERBS = {"prune", "fuse", "imitate", "train", "average", "quantize"}
+TENSORFLOW_INPUTS = (".npz", "maskrcnn2go:", "checkpoint:")
+
+
+class _UsageError(ValueError):
+    """The arguments cannot be understood."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise _UsageError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run one verb; errors become one line on stderr and exit status 1."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    parser = argparse.ArgumentParser(
+    arguments = sys.argv[1:] if argv is None else argv
+    parser = _Parser(
         prog="edgemask-convert",
         description="Train, quantize, prove and pack models for edgemask.",
         epilog="example: edgemask-convert train --annotations train.json --images images "
-        "--init mobilenet_v2.npz --out runs/people",
+        "--init mobilenet_v2_coco_ssd.npz --out runs/people",
     )
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB")
@@ -34,8 +51,12 @@ def main(argv: list[str] | None = None) -> int:
     for verb in verbs.choices.values():
         verb.add_argument("--debug", action="store_true", default=argparse.SUPPRESS,
                           help="show the traceback of an error")  # fmt: skip
-    options = parser.parse_args(argv)
     try:
+        options = parser.parse_args(arguments)
+        if options.verb in TENSORFLOW_VERBS or any(
+            mark in text for text in arguments for mark in TENSORFLOW_INPUTS
+        ):
+            import_tensorflow()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return options.run(options)
@@ -43,9 +64,11 @@ def main(argv: list[str] | None = None) -> int:
         print("edgemask-convert: interrupted", file=sys.stderr)
         return 130
     except (ValueError, RuntimeError, OSError, ImportError) as error:
-        if options.debug:
+        if "--debug" in arguments:
             traceback.print_exc()
         text = " ".join(str(error).split())
+        if isinstance(error, FileNotFoundError) and error.filename and error.errno:
+            text = f"there is no {error.filename}: check the path"
         if isinstance(error, ModuleNotFoundError):
             text += "; install the toolchain: pip install 'edgemask[convert]'"
         print(f"edgemask-convert: error: {text}", file=sys.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import formatted
+from .common import check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert average models/people.npz runs/people/model.npz --out people.npz
@@ -30,6 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from ..checkpoint import export_model
     from ..training.average import average
 
+    check_output(options.out)
     model, header = average(options.checkpoints, options.shares)
     export_model(options.out, model, header)
     parts = ", ".join(f"{part['share']:.2f} of {part['file']}" for part in header["average"])

@@ -13,8 +13,8 @@ from .common import formatted
 EXAMPLE = """example:
   edgemask-convert check --annotations annotations.json --images photographs
 
-Exit status 1 if the trainer would refuse the dataset; with --strict also if anything is left out
-or looks wrong.
+Exit status 1 if the trainer would refuse the dataset or fail on a photograph; with --strict also if
+anything is left out or looks wrong.
 """
 
 
@@ -55,10 +55,14 @@ def run(options: argparse.Namespace) -> int:
     sizes = ", ".join(f"{name}: {n}" for name, n in check.by_size.items())
     print(f"objects by side in pixels at short side {options.short_side}: {sizes}")
     for title, lines in (
-        ("left out", check.warnings), ("suspicious", check.suspicions), ("advice", check.advice),
+        ("broken", check.broken), ("left out", check.warnings), ("suspicious", check.suspicions),
+        ("advice", check.advice),
     ):  # fmt: skip
         for line in lines:
             print(f"{title}: {line}")
     found = len(check.warnings) + len(check.suspicions)
-    print("nothing is wrong" if not found else f"{found} kinds of things to look at")
-    return 1 if options.strict and found else 0
+    if check.broken:
+        print(f"{len(check.broken)} images cannot be decoded: replace them, or take them out")
+    else:
+        print("nothing is wrong" if not found else f"{found} kinds of things to look at")
+    return 1 if check.broken or (options.strict and found) else 0

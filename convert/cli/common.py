@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
 from edgemask.evaluate import load_annotations
+from edgemask.outputs import write_file
 
 if TYPE_CHECKING:
     from ..jobs.cluster import Cluster
@@ -40,6 +42,30 @@ def chosen_cluster(options: argparse.Namespace) -> Cluster | None:
     if options.ray_cpus < 1:
         raise ValueError(f"--ray-cpus is {options.ray_cpus}: a worker needs one CPU or more")
     return Cluster(options.ray, options.ray_cpus) if options.ray else None
+
+
+class _Enough(Exception):
+    """Ends the writing of a file before it takes its place."""
+
+
+def check_output(path: Path, *inputs: Path) -> None:
+    """Find out before the work, not after it, whether a file can be written.
+
+    Raises
+    ------
+    OutputError
+        A folder has its name, or nothing can be written in its folder, which is made.
+    ValueError
+        It is one of the inputs.
+    """
+    if path.resolve() in [given.resolve() for given in inputs]:
+        raise ValueError(f"{path} would be overwritten while it is read: give another --out")
+
+    def stop(stream: IO[bytes]) -> None:
+        raise _Enough
+
+    with contextlib.suppress(_Enough):
+        write_file(path, stop)
 
 
 def calibration_paths(folder: Path, annotations: Path | None, count: int) -> list[Path]:

@@ -7,7 +7,9 @@ import json
 import sys
 from pathlib import Path
 
-from .common import add_cluster, chosen_cluster, formatted
+from edgemask.cli.common import positive_int
+
+from .common import add_cluster, check_output, chosen_cluster, formatted
 
 EXAMPLE = """example:
   edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images
@@ -23,8 +25,10 @@ def add_parser(verbs) -> None:
     parser.add_argument("model", type=Path, help="checkpoint .npz or pack .zip")
     parser.add_argument("--annotations", required=True, type=Path)
     parser.add_argument("--images", required=True, type=Path)
-    parser.add_argument("--short-side", type=int, help="shorter side of the input [the model's]")
-    parser.add_argument("--limit", type=int, help="use only the first images")
+    parser.add_argument("--short-side", type=positive_int, metavar="N",
+                        help="shorter side of the input [the model's]")  # fmt: skip
+    parser.add_argument("--limit", type=positive_int, metavar="N",
+                        help="use only the first images")  # fmt: skip
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
     add_cluster(parser)
     parser.set_defaults(run=run)
@@ -35,15 +39,19 @@ def run(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..evaluation.measure import load_truth, measure_results
-    from ..evaluation.predictions import load_pipeline, predict
+    from ..evaluation.predictions import load_pipeline, model_sha256, predict
 
+    cluster = chosen_cluster(options)
+    if options.save:
+        check_output(options.save)
     truth = load_truth(options.annotations, options.limit)
     pipeline = load_pipeline(options.model)
+    measure_results([], truth, pipeline.manifest)  # whether it can, before the hours it may take
     keep = options.save and options.save.with_name(options.save.name + ".partial")
     with tqdm(total=len(truth["images"]), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
         results = predict(
             options.model, truth, options.images, options.short_side, keep,
-            chosen_cluster(options), pipeline, lambda done, total: bar.update(done - bar.n),
+            cluster, pipeline, lambda done, total: bar.update(done - bar.n),
         )  # fmt: skip
     report = measure_results(results, truth, pipeline.manifest)
     for kind, metrics in report.items():
@@ -51,13 +59,13 @@ def run(options: argparse.Namespace) -> int:
         print(f"{kind:9} {values}")
     if options.save:
         record = {
+            "model_sha256": model_sha256(options.model),
             "dataset": options.annotations.name,
             "images": len(truth["images"]),
             "short_side": options.short_side or pipeline.manifest["input"]["short_side"],
         }
         for kind, metrics in report.items():
             record[kind] = {k: None if v is None else round(v, 5) for k, v in metrics.items()}
-        options.save.parent.mkdir(parents=True, exist_ok=True)
         options.save.write_text(json.dumps(record, indent=1))
         keep.unlink()
     return 0

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import calibration_paths, formatted
+from .common import calibration_paths, check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert fuse --checkpoint wide.npz --config convert/configs/people.toml \\
@@ -49,9 +49,8 @@ def run(options: argparse.Namespace) -> int:
 
     from ..arch import build_model
     from ..checkpoint import export_model, load_model
-    from ..compress.fuse import copy_weights, fit_front, fit_trunk, random_crops
+    from ..compress.fuse import copy_weights, fit_front, fit_trunk, load_small, random_crops
     from ..config import load_config
-    from ..export.quantize import load_images
 
     if options.crop % 32 or options.crop < 32:
         raise ValueError(f"--crop is {options.crop}: it must be a multiple of 32")
@@ -59,16 +58,24 @@ def run(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) < least:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {value}: it must be {least} or more")
+    check_output(options.out)
     config = load_config(options.config)
     paths = calibration_paths(options.images, options.annotations, options.count)
     keras.utils.set_random_seed(config.train.seed)
     source, header = load_model(options.checkpoint)
+    known = [entry["id"] for entry in header["classes"]]
+    if known != config.model.classes:
+        raise ValueError(
+            f"{options.config} has model.classes {config.model.classes}, {options.checkpoint} has "
+            f"{known}: they must be the same"
+        )
     teacher = load_model(options.teacher)[0] if options.teacher else source
     target = build_model(config.model)
     fresh = copy_weights(source, target)
     if fresh:
         print(f"not taken from {options.checkpoint}: {', '.join(fresh)}")
-    crops = random_crops(load_images(paths), options.crop, options.batch, config.train.seed)
+    images = [load_small(path, 3 * options.crop) for path in paths]
+    crops = random_crops(images, options.crop, options.batch, config.train.seed)
     told = []
     for what, fit, steps, rate in (
         ("early blocks", fit_front, options.steps, options.learning_rate),

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import calibration_paths, formatted
+from .common import calibration_paths, check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert quantize coco80-wide.npz --images images --out coco80-wide.zip
@@ -59,6 +59,7 @@ def run(options: argparse.Namespace) -> int:
     from ..compress.lessons import lessons
     from ..evaluation.predictions import load_pipeline, model_sha256
 
+    check_output(options.out)
     student, header = load_model(options.checkpoint)
     teacher = load_pipeline(options.teacher)
     if teacher.manifest["classes"] != header["classes"]:

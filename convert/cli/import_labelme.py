@@ -37,8 +37,9 @@ def run(options: argparse.Namespace) -> int:
     """Convert and say what came in."""
     from edgemask.outputs import write_json
 
-    from ..data.labelme import import_labelme, read_labels
+    from ..data.labelme import import_labelme, keep_labelme, read_labels
 
+    keep_labelme(options.folder, options.out)
     labels = None if options.labels is None else read_labels(options.labels)
     data = import_labelme(options.folder, options.images, labels, options.empty, options.boxes)
     write_json(options.out, data)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from .common import formatted
+from .common import check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert import-maskrcnn2go --weights maskrcnn2go --out coco80-wide.npz
@@ -33,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
     from ..teach.caffe2_weights import import_maskrcnn2go
     from ..teach.coco import COCO_CATEGORIES
 
+    check_output(options.out)
     model = import_maskrcnn2go(options.weights)
     classes = [{"id": number, "name": name} for number, name in COCO_CATEGORIES.items()]
     header = {"config": Config(model.config).to_dict(), "step": 0, "classes": classes}

@@ -99,7 +99,7 @@ def check_drop(int8: dict, parent: dict, limit: float) -> float:
     ------
     PackRefused
         If it, or that of keypoints, exceeds ``limit``, or the two were measured on different
-        images.
+        images, or are of one model.
     """
     for key in ("dataset", "images", "short_side"):
         if int8.get(key) != parent.get(key):
@@ -107,6 +107,12 @@ def check_drop(int8: dict, parent: dict, limit: float) -> float:
                 f"int8 and float were measured differently: {key} is {int8.get(key)} and "
                 f"{parent.get(key)}; evaluate both in the same way"
             )
+    own = int8.get("model_sha256")
+    if own and own == parent.get("model_sha256"):
+        raise PackRefused(
+            "--int8 and --float are figures of the same model: give those of the pack and those of "
+            "its float parent"
+        )
     both = int8.keys() & parent.keys()
     drops = {
         what: (parent[kind]["AP"] or 0.0) - (int8[kind]["AP"] or 0.0)

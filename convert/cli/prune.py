@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import calibration_paths, formatted
+from .common import calibration_paths, check_output, formatted
 
 if TYPE_CHECKING:
     from ..arch.model import MaskRCNN
@@ -103,6 +103,7 @@ def run(options: argparse.Namespace) -> int:
     from ..config import load_config
     from ..export.quantize import image_samples, load_images
 
+    check_output(options.out)
     config = load_config(options.config, options.set)
     wide, header = load_model(options.checkpoint)
     if wide.config.backbone.kind == "maskrcnn2go":

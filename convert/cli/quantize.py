@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from .common import calibration_paths, formatted
+from .common import calibration_paths, check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert quantize runs/people/model.npz --annotations train.json \\
@@ -19,6 +19,7 @@ EXAMPLE = """example:
 
 Writes a pack without measurements; edgemask-convert pack adds them.
 """
+PRIVATE = ("config", "classes", "neck_channels")  # of the header, what tells a device nothing
 
 
 def add_parser(verbs) -> None:
@@ -60,7 +61,10 @@ def add_parser(verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Quantize and write the pack."""
+    from edgemask.manifest import SAFE_NAME
+
     from ..checkpoint import load_model
+    from ..config_rules import NAME_RULE
     from ..export.packfile import write_pack
     from ..export.quantize import convert_float, load_images, quantize_model
 
@@ -74,10 +78,14 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError(f"--report compares int8 with float: there is nothing in {options.format}")
     if options.report and options.report.suffix not in (".json", ".md"):
         raise ValueError(f"--report {options.report}: give a name that ends in .json or .md")
+    if options.name is not None and not SAFE_NAME.match(options.name):
+        raise ValueError(f"--name {options.name!r} {NAME_RULE}")
+    for path in filter(None, (options.out, options.report)):
+        check_output(path)
     model, header = load_model(options.checkpoint, options.set)
     if options.without_keypoints:
         model = model.without_keypoints()
-    if options.name:
+    if options.name is not None:
         model.config.name = options.name
     if int8:
         paths = calibration_paths(options.images, options.annotations, options.count)
@@ -85,20 +93,21 @@ def run(options: argparse.Namespace) -> int:
         manifest, stages = quantize_model(model, header["classes"], images, progress=progress)
     else:
         manifest, stages = convert_float(model, header["classes"], options.format, progress)
-    if options.report:
-        progress("comparing tensors")
-        _report(options.report, model, manifest, stages, images)
     manifest |= {
         "version": "0",
         "description": "not measured yet",
         "license": "",
         "credits": [],
-        "training": {k: v for k, v in header.items() if k not in ("config", "classes")},
+        "training": {"epochs": header["config"]["train"]["epochs"]}
+        | {k: v for k, v in header.items() if k not in PRIVATE},
         "metrics": {},
     }
     write_pack(options.out, manifest, stages)
     sizes = ", ".join(f"{name} {len(data) / 1e6:.2f} MB" for name, data in stages.items())
     print(f"{options.out}: {sizes}")
+    if options.report:
+        progress("comparing tensors")
+        _report(options.report, model, manifest, stages, images)
     return 0
 
 
@@ -107,7 +116,6 @@ def _report(path: Path, model, manifest, stages, images) -> None:
     from ..export.tensor_errors import as_markdown, pack_errors
 
     errors = pack_errors(model, manifest, stages, images)
-    path.parent.mkdir(parents=True, exist_ok=True)
     if path.suffix == ".json":
         text = json.dumps([dataclasses.asdict(error) for error in errors], indent=1)
     else:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 
-from .common import formatted
+from .common import check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert split annotations.json --dev 0.2 --out data
@@ -38,17 +39,30 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.evaluate import load_annotations
     from edgemask.outputs import write_json
 
-    from ..data.split import split_dataset
+    from ..data.coco_fields import check_fields
+    from ..data.dataset import DatasetWarning
+    from ..data.split import one_sided, split_dataset
 
     data = load_annotations(options.annotations)
+    check_fields(data, str(options.annotations))
+    paths = [options.out / "train.json", options.out / "dev.json"]
+    for path in paths:
+        check_output(path, options.annotations)
     parts = split_dataset(
         data, options.dev, options.seed, options.by_folder, options.crowds_as_objects
     )
-    for name, part in zip(("train", "dev"), parts, strict=True):
-        path = options.out / f"{name}.json"
+    for path, part in zip(paths, parts, strict=True):
         write_json(path, part)
         print(f"{path}: {len(part['images'])} images, {len(part['annotations'])} objects")
     for category in data["categories"]:
         counts = [sum(a["category_id"] == category["id"] for a in p["annotations"]) for p in parts]
         print(f"  {category['id']:>4} {category['name']:20} {counts[0]:6} {counts[1]:6}")
+    lonely = one_sided(parts)
+    if lonely:
+        warnings.warn(
+            f"{len(lonely)} classes have objects in one of the two files only, first: "
+            f"{lonely[0]}; try another --seed, or label more of them",
+            DatasetWarning,
+            stacklevel=2,
+        )
     return 0

@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from .common import add_cluster, chosen_cluster, formatted
+from edgemask.cli.common import positive_int
+
+from .common import add_cluster, check_output, chosen_cluster, formatted
+
+if TYPE_CHECKING:
+    from ..teach.merge import Rules
 
 EXAMPLE = """example:
   edgemask-convert teach --teacher maskrcnn2go:models/int8 --annotations train.json \\
@@ -48,7 +54,8 @@ def add_parser(verbs) -> None:
     parser.add_argument("--complete", action="store_true",
                         help="let the labels claim that what the teacher did not find is not "
                         "there")  # fmt: skip
-    parser.add_argument("--limit", type=int, metavar="N", help="use only the first images")
+    parser.add_argument("--limit", type=positive_int, metavar="N",
+                        help="use only the first images")  # fmt: skip
     parser.add_argument("--measure", action="store_true",
                         help="compare the teacher with the masks of --annotations instead of "
                         "labelling")  # fmt: skip
@@ -74,25 +81,27 @@ def _sides(text: str) -> tuple[int, ...]:
 
 def run(options: argparse.Namespace) -> int:
     """Teach, or measure the teacher."""
+    from ..teach.merge import Rules
     from ..teach.registry import make_teacher
 
+    rules = Rules(options.accept, options.doubt, options.mask_score)
     if options.measure and not options.annotations:
         raise ValueError("--measure needs --annotations: masks to compare with")
     if not options.measure and not options.out:
         raise ValueError("--out is missing: the COCO JSON to write")
     if options.measure and options.ray:
         raise ValueError("--measure runs on this machine: leave out --ray, or --measure")
+    if options.out:
+        check_output(options.out, *filter(None, [options.annotations]))
     teacher = make_teacher(options.teacher, options.short_sides, options.flip)
-    return _measure(options, teacher) if options.measure else _teach(options, teacher)
+    return _measure(options, teacher) if options.measure else _teach(options, teacher, rules)
 
 
-def _teach(options: argparse.Namespace, teacher) -> int:
+def _teach(options: argparse.Namespace, teacher, rules: Rules) -> int:
     from ..jobs.fingerprint import fingerprint
-    from ..teach.merge import Rules
     from ..teach.run import RemoteTeacher, read_dataset, teach_dataset
 
     data = _limited(read_dataset(options.annotations, options.images, teacher.categories), options)
-    rules = Rules(options.accept, options.doubt, options.mask_score)
     kind, _, source = options.teacher.partition(":")
     record = {
         "source": f"{kind}:{Path(source).name}" if source else kind,  # not where it lies

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from .common import formatted
+
 if TYPE_CHECKING:
     import tensorflow as tf
 
@@ -28,10 +30,7 @@ given again. OUT gets checkpoint.npz, model.npz, log.jsonl, curves.png and a fol
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = verbs.add_parser(
-        "train", help="train a Mask R-CNN on a COCO-format dataset", epilog=EXAMPLE,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
+    parser = formatted(verbs, "train", "train a Mask R-CNN on a COCO-format dataset", EXAMPLE)
     parser.add_argument("--annotations", required=True, type=Path, help="COCO JSON")
     parser.add_argument("--images", required=True, type=Path, help="folder of its images")
     parser.add_argument("--out", required=True, type=Path, help="run folder: checkpoints, log")
@@ -58,6 +57,10 @@ def run(options: argparse.Namespace) -> int:
     from ..config import load_config
     from ..training.distribution import make_strategy
 
+    if options.init and options.start_from:
+        raise ValueError("--init and --start-from both give the first weights: leave out one")
+    if options.dev_images and not options.dev:
+        raise ValueError("--dev-images needs --dev: the COCO JSON to measure AP on")
     config = load_config(options.config, options.set)
     # Before anything else runs in TensorFlow: later it refuses.
     strategy = make_strategy(options.strategy)
@@ -90,9 +93,11 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     check_keypoints(records, config.model, options.annotations)
     steps = max(1, round(config.train.epochs * len(records) / config.train.batch_size))
     keras.utils.set_random_seed(config.train.seed)  # the weights that --init does not give
+    kept = _kept_channels(options)
+    say = print if chief else lambda text: None
     with strategy.scope():
         model = build_model(config.model)
-        trainer = Trainer(model, config, steps, _distillation(options, config, model))
+        trainer = Trainer(model, config, steps, _distillation(options, config, model, kept, say))
     digest, teacher = (
         path and hashlib.sha256(path.read_bytes()).hexdigest()
         for path in (options.annotations, options.distill)
@@ -107,7 +112,9 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
         },
         "total_steps": steps,
     }
-    _initialize(trainer, options, header["data"], say=print if chief else lambda text: None)
+    if kept:
+        header["neck_channels"] = kept
+    _initialize(trainer, options, header["data"], say)
     check_agreement(
         strategy,
         {
@@ -123,7 +130,8 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     if trainer.replicas > 1 and chief:
         print(f"{trainer.replicas} replicas in {share[1]} processes share each batch")
     checkpoint = options.out / "checkpoint.npz"
-    ready = batches(records, config, trainer.step, steps, share)
+    zoom = config.distill.zoom if options.distill else 1
+    ready = batches(records, config, trainer.step, steps, share, zoom)
     stopped = fit(trainer, ready, header, checkpoint, chief, dev)
     if chief and not stopped:
         with trainer.averaged() as model:
@@ -137,19 +145,39 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     return 128 + stopped if stopped else 0
 
 
+def _kept_channels(options: argparse.Namespace) -> list[int] | None:
+    """Which of its parent's pyramid channels a pruned network has; distilling features needs it."""
+    from ..checkpoint import load_header
+
+    for path in (options.out / "checkpoint.npz", options.start_from):
+        if path and path.exists() and (kept := load_header(path).get("neck_channels")):
+            return kept
+    return None
+
+
 def _distillation(
-    options: argparse.Namespace, config: Config, model: MaskRCNN
+    options: argparse.Namespace,
+    config: Config,
+    model: MaskRCNN,
+    channels: list[int] | None,
+    say: Callable[[str], Any],
 ) -> Distillation | None:
     """Open the teacher of --distill."""
-    from ..checkpoint import load_header, load_model
+    from ..checkpoint import load_model
     from ..training.distill import Distillation
 
     if not options.distill:
         return None
-    # A pruned network knows which of its parent's channels it has.
-    channels = load_header(options.start_from).get("neck_channels") if options.start_from else None
     teacher, _ = load_model(options.distill)
-    return Distillation(teacher, model, config.distill, channels)
+    width = teacher.layout.channels
+    # They are numbers of the parent's: they say nothing of a teacher that is as narrow as itself.
+    if channels and (width == model.layout.channels or max(channels) >= width):
+        channels = None
+    distillation = Distillation(teacher, model, config.distill, channels)
+    if distillation.channels is None and config.distill.zoom == 1:
+        say(f"features are not compared: nothing says which of the {width} channels of "
+            f"{options.distill} the network's {model.layout.channels} are")  # fmt: skip
+    return distillation
 
 
 def _initialize(

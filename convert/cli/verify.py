@@ -7,13 +7,16 @@ import dataclasses
 import json
 from pathlib import Path
 
-from .common import calibration_paths, formatted
+from edgemask.cli.common import positive_int
+
+from .common import calibration_paths, check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert verify build/people.zip --float runs/people/model.npz --images images
 
 Exit status 1 if a stage is not one XNNPACK partition, or int8 and float disagree.
 """
+COUNT = 40
 
 
 def add_parser(verbs) -> None:
@@ -26,7 +29,8 @@ def add_parser(verbs) -> None:
     parser.add_argument(
         "--annotations", type=Path, help="use only images that this COCO file lists"
     )
-    parser.add_argument("--count", type=int, default=40, help="images to compare on [%(default)s]")
+    parser.add_argument("--count", type=positive_int, metavar="N",
+                        help=f"images to compare on [{COUNT}]")  # fmt: skip
     parser.add_argument("--save", type=Path, help="write the figures as JSON")
     parser.set_defaults(run=run)
 
@@ -41,10 +45,18 @@ def run(options: argparse.Namespace) -> int:
 
     if options.parent and not options.images:
         raise ValueError("--float needs --images: photographs to compare the two networks on")
+    if not options.parent and (options.images or options.annotations or options.count):
+        raise ValueError(
+            "--images, --annotations and --count need --float: without the float checkpoint there "
+            "is nothing to compare with"
+        )
+    if options.save:
+        check_output(options.save)
     model, images = None, []
     if options.parent:
         model = load_model(options.parent)[0]
-        images = load_images(calibration_paths(options.images, options.annotations, options.count))
+        paths = calibration_paths(options.images, options.annotations, options.count or COUNT)
+        images = load_images(paths)
     result = verify(load_pack(options.pack), model, images)
     for stage, sizes in result.partitions.items():
         for size, (count, outside) in sizes.items():
@@ -59,7 +71,6 @@ def run(options: argparse.Namespace) -> int:
             + (f", keypoints {e['keypoint_shift']:.1%} apart" if "keypoint_shift" in e else "")
         )
     if options.save:
-        options.save.parent.mkdir(parents=True, exist_ok=True)
         options.save.write_text(json.dumps(dataclasses.asdict(result), indent=1))
     for failure in result.failures:
         print(f"FAILED  {failure}")

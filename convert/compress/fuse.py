@@ -10,11 +10,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 
 import keras
 import numpy as np
 import tensorflow as tf
 from PIL import Image
+
+from edgemask.images import load_image
 
 from ..arch.backbone import trunk_layers
 from ..arch.model import MaskRCNN
@@ -25,6 +28,17 @@ ENDS = ("1_project", "2_add", "3_project")
 
 class FuseError(ValueError):
     """The networks do not fit together."""
+
+
+def load_small(path: Path, short_side: int) -> np.ndarray:
+    """Read a photograph, shrunk to a short side where it is larger: thousands have to be kept."""
+    rgb = load_image(path)
+    height, width = rgb.shape[:2]
+    factor = short_side / min(height, width)
+    if factor >= 1:
+        return rgb
+    size = round(width * factor), round(height * factor)
+    return np.asarray(Image.fromarray(rgb).resize(size, Image.Resampling.BILINEAR))
 
 
 def random_crops(

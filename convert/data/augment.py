@@ -6,6 +6,8 @@ repeated exactly whatever the number of worker threads.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from PIL import Image
 
@@ -15,7 +17,7 @@ from ..config import AugmentConfig
 from .dataset import MASK_SIZE, Record
 
 MAX_OBJECTS = 24  # objects kept per crop; the largest first
-MAX_IGNORE = 8
+MAX_IGNORE = 64  # what is beyond the objects, too small or cut off; crowds first
 MIRRORED = mirrored(NAMES)
 MIN_VISIBLE = 0.25  # a crop that shows less of a box turns it into an ignore region
 
@@ -67,19 +69,32 @@ def _render(image: Image.Image, window: np.ndarray, crop: int, average: bool) ->
     return canvas
 
 
-def _color(pixels: np.ndarray, strength: float, rng: np.random.Generator) -> np.ndarray:
-    """Random gain per channel, contrast and saturation on uint8 RGB."""
-    x = pixels.astype(np.float32)
-    grey = x.mean(axis=2, keepdims=True)
-    x = grey + (x - grey) * np.float32(1 + rng.uniform(-strength, strength))
-    mean = np.float32(x.mean())
-    x = mean + (x - mean) * np.float32(1 + rng.uniform(-strength, strength))
-    gain = 1 + rng.uniform(-strength, strength) + rng.uniform(-0.05, 0.05, 3)
-    return np.clip(x * gain.astype(np.float32), 0, 255).astype(np.uint8)
+class _Color(NamedTuple):
+    """A change of colours, drawn once for all views of a crop."""
+
+    saturation: float
+    contrast: float
+    gain: np.ndarray  # (3,)
+
+    @classmethod
+    def draw(cls, strength: float, rng: np.random.Generator) -> _Color:
+        saturation = 1 + rng.uniform(-strength, strength)
+        contrast = 1 + rng.uniform(-strength, strength)
+        gain = 1 + rng.uniform(-strength, strength) + rng.uniform(-0.05, 0.05, 3)
+        return cls(saturation, contrast, gain)
+
+    def apply(self, pixels: np.ndarray) -> np.ndarray:
+        """Change uint8 RGB (S, S, 3)."""
+        x = pixels.astype(np.float32)
+        grey = x.mean(axis=2, keepdims=True)
+        x = grey + (x - grey) * np.float32(self.saturation)
+        mean = np.float32(x.mean())
+        x = mean + (x - mean) * np.float32(self.contrast)
+        return np.clip(x * self.gain.astype(np.float32), 0, 255).astype(np.uint8)
 
 
 def make_sample(
-    record: Record, image: Image.Image, config: AugmentConfig, seed: list[int]
+    record: Record, image: Image.Image, config: AugmentConfig, seed: list[int], zoom: int = 1
 ) -> dict[str, np.ndarray]:
     """Draw one training sample.
 
@@ -90,23 +105,27 @@ def make_sample(
     config : AugmentConfig
     seed : list of int
         Entropy of the random generator, e.g. ``[run seed, epoch, image index]``.
+    zoom : int
+        From 2 the sample has the same crop this many times as large too, for a teacher.
 
     Returns
     -------
-    dict of arrays, S = ``config.crop``, G = 24, K = 8:
+    dict of arrays, S = ``config.crop``, G = 24, K = 64:
         ``image`` (S, S, 3) uint8; ``boxes`` (G, 4) f32 in crop pixels; ``labels``
         (G,) i32; ``valid``, ``has_mask`` (G,) f32 flags; ``bitmaps`` (G, 64, 64)
         uint8 relative to ``full_boxes`` (G, 4) f32, the boxes before cropping; ``keypoints``
         (G, 17, 3) f32 in crop pixels and visibility, 0 where unlabelled or outside of the crop;
         ``ignore`` (K, 4) f32; ``labeled`` (C,) f32; ``exhaustive`` () f32;
-        ``image_id`` () i64.
+        ``image_id`` () i64; with ``zoom`` also ``closeup`` (zoom S, zoom S, 3) uint8.
     """
     rng = np.random.default_rng(seed)
     crop = config.crop
     window = _crop_window(record, config, rng)
     # Decided only where it is wanted: other runs go on with the random numbers they had.
     average = config.plain_resize <= 0 or rng.random() >= config.plain_resize
-    pixels = _render(image, window, crop, average)
+    views = {"image": _render(image, window, crop, average)}
+    if zoom > 1:
+        views["closeup"] = _render(image, window, crop * zoom, average)
     scale = crop / (window[2:] - window[:2])
     to_crop = np.tile(scale, 2)
     shift = np.tile(window[:2], 2)
@@ -116,14 +135,15 @@ def make_sample(
     points = record.keypoints.copy()
     points[..., :2] = (points[..., :2] - window[:2]) * scale
     if rng.random() < config.flip:
-        pixels = pixels[:, ::-1]
+        views = {name: pixels[:, ::-1] for name, pixels in views.items()}
         full = np.stack([crop - full[:, 2], full[:, 1], crop - full[:, 0], full[:, 3]], 1)
         ignore = np.stack([crop - ignore[:, 2], ignore[:, 1], crop - ignore[:, 0], ignore[:, 3]], 1)
         bitmaps = bitmaps[:, :, ::-1]
         points[..., 0] = crop - points[..., 0]
         points = points[:, MIRRORED]
     if config.color > 0:
-        pixels = _color(pixels, config.color, rng)
+        color = _Color.draw(config.color, rng)
+        views = {name: color.apply(pixels) for name, pixels in views.items()}
 
     inside = ((points[..., :2] >= 0) & (points[..., :2] < crop)).all(-1)
     points[~inside | (points[..., 2] == 0)] = 0
@@ -137,10 +157,13 @@ def make_sample(
     keep, surplus = order[:MAX_OBJECTS], order[MAX_OBJECTS:]
     doubtful = np.concatenate([np.flatnonzero(some & ~usable), surplus])
     ignore = np.clip(np.concatenate([ignore, visible[doubtful]]), 0, crop)
-    ignore = ignore[(ignore[:, 2:] > ignore[:, :2]).all(1)][:MAX_IGNORE]
+    ignore = ignore[(ignore[:, 2:] > ignore[:, :2]).all(1)]
+    # Where even that is too little, nothing may be learnt as background.
+    exhaustive = record.exhaustive and len(ignore) <= MAX_IGNORE
+    ignore = ignore[:MAX_IGNORE]
 
     sample = {
-        "image": np.ascontiguousarray(pixels),
+        **{name: np.ascontiguousarray(pixels) for name, pixels in views.items()},
         "boxes": np.zeros((MAX_OBJECTS, 4), np.float32),
         "full_boxes": np.zeros((MAX_OBJECTS, 4), np.float32),
         "labels": np.zeros(MAX_OBJECTS, np.int32),
@@ -150,7 +173,7 @@ def make_sample(
         "bitmaps": np.zeros((MAX_OBJECTS, MASK_SIZE, MASK_SIZE), np.uint8),
         "ignore": np.zeros((MAX_IGNORE, 4), np.float32),
         "labeled": record.labeled.astype(np.float32),
-        "exhaustive": np.float32(record.exhaustive),
+        "exhaustive": np.float32(exhaustive),
         "image_id": np.int64(record.image_id),
     }
     n = len(keep)

@@ -18,7 +18,8 @@ from edgemask.boxes import iou_matrix
 from edgemask.images import load_image
 
 from .bitmaps import MASK_SIZE
-from .dataset import CocoDataset, DatasetWarning, Record
+from .dataset import CocoDataset, DatasetError, DatasetWarning, Record
+from .loader import read_image
 
 __all__ = ["SIDES", "Check", "check_dataset"]
 
@@ -43,6 +44,8 @@ class Check:
         Objects by the root of their box's area in pixels of the network's input.
     sides : (N,) float64
         The same, of each object.
+    broken : list of str
+        Images that cannot be decoded, which would end the training; nothing else counts them.
     warnings : list of str
         What the trainer would leave out.
     suspicions : list of str
@@ -57,6 +60,7 @@ class Check:
     modes: Counter = field(default_factory=Counter)
     by_size: dict[str, int] = field(default_factory=dict)
     sides: np.ndarray = field(default_factory=lambda: np.zeros(0))
+    broken: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     suspicions: list[str] = field(default_factory=list)
     advice: list[str] = field(default_factory=list)
@@ -74,7 +78,7 @@ def check_dataset(
     short_side : int
         Shorter side of the network's input, to which sizes refer.
     progress : callable, optional
-        Wraps the list of images, as tqdm does.
+        Wraps the list of images, twice, as tqdm does.
 
     Returns
     -------
@@ -83,12 +87,13 @@ def check_dataset(
     Raises
     ------
     DatasetError
-        The trainer would refuse the dataset; the message names the first reason.
+        The trainer would refuse the dataset, or no image can be decoded; the message names the
+        first reason.
     """
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", DatasetWarning)
         data = CocoDataset(annotations, images)
-        records = data.records(progress)
+        records, broken = _decodable(data.records(progress), progress)
     raw = json.loads(Path(annotations).read_text(encoding="utf-8"))
     scales = [short_side / min(r.height, r.width) for r in records]
     extents = [(r.boxes[:, 2:] - r.boxes[:, :2]) * s for r, s in zip(records, scales, strict=True)]
@@ -101,11 +106,26 @@ def check_dataset(
         modes=Counter(_mode(r.path) for r in records),
         by_size=_by_size(sides),
         sides=sides,
+        broken=broken,
         warnings=[str(w.message) for w in caught if issubclass(w.category, DatasetWarning)],
     )
     check.suspicions = _suspicions(data, raw, records)
     check.advice = _advice(check, short_side, np.concatenate(extents))
     return check
+
+
+def _decodable(records: list[Record], progress=None) -> tuple[list[Record], list[str]]:
+    """Decode every image; return the records of those where it works, and what is wrong else."""
+    sound, broken = [], []
+    for record in records if progress is None else progress(records):
+        try:
+            read_image(record)
+            sound.append(record)
+        except DatasetError as error:
+            broken.append(str(error))
+    if not sound:
+        raise DatasetError(f"none of {len(broken)} images can be decoded, first: {broken[0]}")
+    return sound, broken
 
 
 def _classes(data: CocoDataset, records: list[Record]) -> list[dict[str, Any]]:

@@ -49,6 +49,10 @@ def paste_objects(
     new = {key: np.array(value) for key, value in sample.items()}
     over = _masks(donor, chosen, crop).any(axis=0)
     new["image"][over] = donor["image"][over]
+    if "closeup" in new:
+        zoom = len(new["closeup"]) // crop
+        near_over = over.repeat(zoom, axis=0).repeat(zoom, axis=1)
+        new["closeup"][near_over] = donor["closeup"][near_over]
 
     # Joints behind something that was not pasted lie on the sample's background now.
     pasted = dict(donor, keypoints=donor["keypoints"].copy())

@@ -18,12 +18,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from edgemask.coco_types import has_outline
 from edgemask.images import MAX_PIXELS
 from edgemask.keypoints import NAMES
 
 from .bitmaps import MASK_SIZE, box_bitmap
 from .coco_fields import REQUIRED, DatasetError, check_fields
 from .keypoints import keypoint_order, read_keypoints
+
+TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # numbers of tags
 
 
 class DatasetWarning(UserWarning):
@@ -73,9 +76,36 @@ def orientation(image: Image.Image) -> int:
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:
-    """Width and height after the EXIF orientation."""
-    width, height = image.size
-    return (height, width) if orientation(image) in (5, 6, 7, 8) else (width, height)
+    """Width and height after the EXIF orientation, of an image that is not decoded yet."""
+    if orientation(image) not in (5, 6, 7, 8):
+        return image.size
+    # Pillow's size of a TIFF is the upright one in some versions; its tags are as they are.
+    tags = getattr(image, "tag_v2", {})
+    return tags.get(TIFF_HEIGHT, image.height), tags.get(TIFF_WIDTH, image.width)
+
+
+def read_size(path: Path, info: dict) -> tuple[int, int]:
+    """Width and height as they are seen, from the header alone.
+
+    Raises
+    ------
+    DatasetError
+        The file is no image; `info` is its entry in the annotations.
+    """
+    try:
+        with Image.open(path) as image:
+            return upright_size(image)
+    except Exception as error:  # Pillow answers damaged data with nearly any exception
+        raise DatasetError(f"image {info['id']}: cannot read {path}: {error}") from error
+
+
+def check_size(path: Path, info: dict, size: tuple[int, int]) -> None:
+    """Refuse an image of another size than its annotations say."""
+    if size != (info["width"], info["height"]):
+        raise DatasetError(
+            f"image {info['id']}: {path} is {size[0]}x{size[1]}, the annotations say "
+            f"{info['width']}x{info['height']}"
+        )
 
 
 def _corners(annotation: dict) -> np.ndarray:
@@ -221,18 +251,13 @@ class CocoDataset:
     def _check_image(self, info: dict, unreadable: list[str]) -> bool:
         path = self.folder / info["file_name"]
         try:
-            with Image.open(path) as image:
-                width, height = upright_size(image)
-            if width * height > MAX_PIXELS:
-                raise ValueError
-        except Exception:  # Pillow answers damaged data with nearly any exception
+            width, height = read_size(path, info)
+        except DatasetError:
+            width, height = 0, 0
+        if not 0 < width * height <= MAX_PIXELS:
             unreadable.append(f"{path} (id {info['id']})")
             return False
-        if (width, height) != (info["width"], info["height"]):
-            raise DatasetError(
-                f"image {info['id']}: {path} is {width}x{height}, the annotations say "
-                f"{info['width']}x{info['height']}"
-            )
+        check_size(path, info, (width, height))
         return True
 
     def _record(self, info: dict, dropped: list[int], hollow: list[int]) -> Record:
@@ -249,7 +274,9 @@ class CocoDataset:
             if inside[2] - inside[0] < 1 or inside[3] - inside[1] < 1:
                 dropped.append(annotation["id"])
                 continue
-            segmentation = annotation.get("segmentation") or annotation.get("soft_mask")
+            segmentation = annotation.get("segmentation")
+            if not has_outline(segmentation):  # a teacher may have filled it
+                segmentation = annotation.get("soft_mask") or segmentation
             try:
                 bitmap = box_bitmap(segmentation, inside, height, width)
                 points = read_keypoints(annotation, self._orders[annotation["category_id"]])

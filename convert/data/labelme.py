@@ -22,7 +22,7 @@ from edgemask.images import SUFFIXES
 from .dataset import DatasetError, DatasetWarning, upright_size
 from .labelme_shapes import AREAS, check_points, shape_annotation
 
-__all__ = ["import_labelme", "read_labels"]
+__all__ = ["import_labelme", "keep_labelme", "read_labels"]
 
 NO_LABELS = ("__ignore__", "_background_")  # lines that labelme's own label lists begin with
 
@@ -47,11 +47,18 @@ def read_labels(text: str) -> list[str]:
     Raises
     ------
     DatasetError
-        There is none, or one occurs twice.
+        There is none, or one occurs twice; a file is named that is not there.
     """
     path = Path(text)
+    a_name = path.suffix.lower() == ".txt" or (path.name != text and "," not in text)
+    if a_name and not path.is_file():
+        raise DatasetError(
+            f"there is no file of labels {text}: check the path, or give the labels themselves"
+        )
     try:
-        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else text.split(",")
+        # Editors on Windows put a mark before the first label.
+        given = path.read_text(encoding="utf-8-sig") if path.is_file() else None
+        lines = text.split(",") if given is None else given.splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DatasetError(f"cannot read the labels in {path}: {error}") from error
     labels = [line.strip() for line in lines]
@@ -61,6 +68,19 @@ def read_labels(text: str) -> list[str]:
         problem = f"names {twice[0]!r} twice" if twice else "has no label"
         raise DatasetError(f"the list of labels {text!r} {problem}: give each label once")
     return labels
+
+
+def keep_labelme(folder: str | Path, out: Path) -> None:
+    """Refuse to write over a labelme file of a folder.
+
+    Raises
+    ------
+    DatasetError
+        `out` is one.
+    """
+    inside = {path.resolve() for path in Path(folder).rglob("*.json")}
+    if out.resolve() in inside and _read(out) is not None:
+        raise DatasetError(f"{out} is a labelme file of {folder}: give --out another name")
 
 
 def import_labelme(

@@ -59,6 +59,7 @@ def batches(
     start_step: int,
     total_steps: int,
     share: tuple[int, int] = (0, 1),
+    zoom: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Yield the batches of steps ``start_step`` … ``total_steps`` - 1.
 
@@ -68,6 +69,8 @@ def batches(
     start_step, total_steps : int
     share : (int, int)
         Index and number of the processes that train together: each yields its part of every batch.
+    zoom : int
+        See :func:`.augment.make_sample`.
     """
     size = config.train.batch_size
     seed = config.train.seed
@@ -84,7 +87,7 @@ def batches(
             if rng.random() < 0.5:
                 degrees = rng.uniform(-config.augment.rotate, config.augment.rotate)
                 record, image = rotate_record(record, image, degrees)
-        return make_sample(record, image, config.augment, entropy)
+        return make_sample(record, image, config.augment, entropy, zoom)
 
     def sample(epoch: int, index: int) -> dict[str, np.ndarray]:
         made = draw(index, [seed, epoch, index])

@@ -11,7 +11,7 @@ import numpy as np
 
 from .coco_fields import DatasetError
 
-__all__ = ["split_dataset"]
+__all__ = ["one_sided", "split_dataset"]
 
 
 def split_dataset(
@@ -70,6 +70,13 @@ def split_dataset(
     dev = _choose(order, groups, contents, share)
     chosen = {image_id for key in dev for image_id in groups[key]}
     return _part(data, chosen, False), _part(data, chosen, True)
+
+
+def one_sided(parts: tuple[Mapping[str, Any], Mapping[str, Any]]) -> list[str]:
+    """Names of the classes of which only one of the two parts has objects."""
+    shown = [{a["category_id"] for a in p["annotations"] if not a.get("iscrowd")} for p in parts]
+    lonely = shown[0] ^ shown[1]
+    return [c["name"] for c in parts[0]["categories"] if c["id"] in lonely]
 
 
 def _choose(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from edgemask.coco_types import IOU_TYPES
+from edgemask.coco_types import IOU_TYPES, check_images
 from edgemask.evaluate import (
     MAX_DETECTIONS,
     SCORE_THRESHOLD,
@@ -16,12 +16,13 @@ from edgemask.evaluate import (
 )
 from edgemask.pipeline import Pipeline
 
-from ..data.dataset import DatasetError
+from ..data.dataset import DatasetError, check_size, read_size
 
 
 def load_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
-    """COCO annotations, cut to the first ``limit`` images."""
+    """COCO annotations, cut to the first ``limit`` images, which can be read and compared."""
     truth = load_annotations(path)
+    check_images(truth["images"], ("file_name", "height", "width"))
     if limit:
         truth["images"] = truth["images"][:limit]
         kept = {image["id"] for image in truth["images"]}
@@ -68,7 +69,9 @@ class DevMeasurement:
     Raises
     ------
     DatasetError
-        An image is missing, or a class is not listed.
+        An image is missing or of another size than annotated, or a class is not listed.
+    SourceError, InputError, RuntimeUnavailable
+        As :func:`edgemask.evaluate.evaluate`.
     """
 
     def __init__(self, trainer, classes: list[dict[str, Any]], annotations: Path, images: Path):
@@ -90,7 +93,11 @@ class DevMeasurement:
         unknown = [entry["id"] for entry in classes if entry["id"] not in known]
         if unknown:
             raise DatasetError(f"class ids {unknown} are not in {annotations}; it has {known}")
+        for info in self.truth["images"]:
+            path = Path(images) / info["file_name"]
+            check_size(path, info, read_size(path, info))
         self.pipeline = float_pipeline(trainer.model, classes)
+        measure_results([], self.truth, self.pipeline.manifest)
         steps_per_epoch = trainer.total_steps / settings.epochs
         self.every = max(1, round(settings.eval_epochs * steps_per_epoch))
 

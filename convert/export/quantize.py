@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from edgemask.geometry import fit_input, resize
+from edgemask.images import load_image
 from edgemask.pipeline import Pipeline
 from edgemask.runtime import Stage
 
@@ -247,8 +248,24 @@ def check_zero_points(manifest: dict[str, Any], spec: dict[str, Any]) -> None:
             )
 
 
-def load_images(paths: Sequence[Path]) -> list[np.ndarray]:
-    """Read photographs for calibration."""
-    from edgemask.images import load_image
+class _Photographs(Sequence):
+    """See :func:`load_images`."""
 
-    return [load_image(path) for path in paths]
+    def __init__(self, paths: Sequence[Path]):
+        self.paths = list(paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, index):
+        if isinstance(index, slice):
+            return _Photographs(self.paths[index])
+        return load_image(self.paths[index])
+
+
+def load_images(paths: Sequence[Path]) -> Sequence[np.ndarray]:
+    """Photographs for calibration, each decoded when it is looked at.
+
+    All of them together, at full size, would not fit into the memory of most machines.
+    """
+    return _Photographs(paths)

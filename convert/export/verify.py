@@ -150,8 +150,8 @@ def compare_end_to_end(
 ) -> None:  # fmt: skip
     """Detections of the int8 pack against the float network's, image by image.
 
-    A detection counts as matched when the other network has one with box IoU
-    ≥ 0.7. To keep borderline scores out, each confident detection (score ≥
+    A detection counts as matched when the other network has one of its class with
+    box IoU ≥ 0.7. To keep borderline scores out, each confident detection (score ≥
     ``score``) is looked up among the other's with half that score.
     """
     exact = Pipeline(pack.manifest, {name: KerasStage(m, name) for name, m in model.stages.items()})
@@ -165,7 +165,8 @@ def compare_end_to_end(
             totals[own] += len(mine)
             if not len(mine) or not len(theirs):
                 continue
-            iou = iou_matrix(mine.boxes, theirs.boxes)
+            same = mine.class_ids[:, None] == theirs.class_ids
+            iou = iou_matrix(mine.boxes, theirs.boxes) * same
             best = iou.argmax(axis=1)
             hit = iou.max(axis=1) >= 0.7
             matched += int(hit.sum())

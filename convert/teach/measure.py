@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemask.coco_types import has_outline, usable_outline
 from edgemask.evaluate import evaluate, require_pycocotools
 from edgemask.images import load_image
 from edgemask.instances import Instances
@@ -84,7 +85,7 @@ def measure_teacher(
         size = rgb.shape[:2]
         found = words.to_dataset(teacher.label(rgb))
         found_results += coco_results(as_instances(found, *size, names), info["id"])
-        masked = [a for a in by_image[info["id"]] if a.get("segmentation")]
+        masked = [a for a in by_image[info["id"]] if has_outline(a.get("segmentation"))]
         if masked:
             prompted = _prompt(teacher, words, rgb, masked)
             if prompted is not None:
@@ -105,7 +106,7 @@ def _ignoring_maskless(truth: Mapping[str, Any]) -> dict[str, Any]:
     """Return the annotations with objects that have a box only turned into ignore regions."""
     annotations = []
     for annotation in truth["annotations"]:
-        if not annotation.get("segmentation"):
+        if not has_outline(annotation.get("segmentation")):
             x, y, w, h = annotation["bbox"]
             outline = [x, y, x + w, y, x + w, y + h, x, y + h]
             annotation = {**annotation, "iscrowd": 1, "segmentation": [outline]}
@@ -129,7 +130,7 @@ def _compare(prompted, instances: Instances, annotations: list[dict], size) -> l
     records = []
     scores = mask_score(prompted.masks)
     for n, rle in enumerate(instances.masks.to_coco_rle()):
-        target = annotations[n]["segmentation"]
+        target = usable_outline(annotations[n]["segmentation"])
         if isinstance(target, list):
             target = coco_mask.merge(coco_mask.frPyObjects(target, *size))
         elif isinstance(target["counts"], list):

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from edgemask import boxes as bx
 from edgemask import rle
+from edgemask.coco_types import has_outline
 from edgemask.errors import InputError
 from edgemask.roi_align import roi_align
 
@@ -60,6 +61,8 @@ class Rules:
             raise InputError(
                 f"--doubt {self.doubt} and --accept {self.accept}: give 0 <= doubt <= accept <= 1"
             )
+        if not 0 <= self.mask_score <= 1:
+            raise InputError(f"--mask-score is {self.mask_score}: give a number from 0 to 1")
 
 
 @dataclass
@@ -153,7 +156,9 @@ def _corners(annotations: Sequence[Mapping[str, Any]]) -> Floats:
 
 
 def _lacks_mask(annotation: Mapping[str, Any], known: Sequence[int], size: tuple[int, int]) -> bool:
-    if annotation.get("iscrowd") or annotation.get("segmentation") or annotation.get("soft_mask"):
+    if annotation.get("iscrowd") or annotation.get("soft_mask"):
+        return False
+    if has_outline(annotation.get("segmentation")):
         return False
     x0, y0, x1, y1 = bx.clip(_corners([annotation]), *size)[0]
     return annotation["category_id"] in known and x1 - x0 >= 1 and y1 - y0 >= 1

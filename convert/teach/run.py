@@ -19,6 +19,7 @@ from edgemask.evaluate import load_annotations
 from edgemask.images import expand_source, load_image
 from edgemask.outputs import image_ids, write_json
 
+from ..data.coco_fields import DatasetError, check_fields
 from ..data.dataset import DatasetWarning, upright_size
 from ..jobs.cluster import Cluster, ClusterError, cluster_map
 from ..jobs.fingerprint import fingerprint
@@ -47,9 +48,15 @@ def read_dataset(
     ------
     SourceError
         A file or folder is missing, not COCO, or has no image that can be read.
+    DatasetError
+        A field is missing in the file, or none of its images is in the folder.
     """
     if annotations is not None:
-        return load_annotations(annotations)
+        data = load_annotations(annotations)
+        check_fields(data, str(annotations))
+        if not any((Path(images) / info["file_name"]).is_file() for info in data["images"]):
+            raise DatasetError(f"no image that {annotations} lists is in {images}: check --images")
+        return data
     paths = expand_source(str(images))
     described, broken = [], []
     for path, image_id in zip(paths, image_ids(paths), strict=True):

@@ -33,7 +33,8 @@ class Vocabulary:
     Raises
     ------
     TeacherError
-        They have no (chosen) category name in common (upper and lower case count as the same).
+        They have no (chosen) category name in common (upper and lower case count as the same), or
+        the dataset has no category of a chosen id.
     """
 
     def __init__(
@@ -43,6 +44,10 @@ class Vocabulary:
         only: Collection[int] | None = None,
     ) -> None:
         by_name = {name.casefold(): key for key, name in teacher.items()}
+        listed = sorted(c["id"] for c in dataset)
+        unknown = sorted(set(only or ()).difference(listed))
+        if unknown:
+            raise TeacherError(f"the dataset has no categories {unknown}: it has {listed}")
         dataset = [c for c in dataset if only is None or c["id"] in only]
         pairs = {c["id"]: by_name.get(str(c["name"]).casefold()) for c in dataset}
         self._to_teacher = {own: other for own, other in pairs.items() if other is not None}

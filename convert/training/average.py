@@ -47,6 +47,7 @@ def average(
             f"shares {weights.tolist()} for {len(paths)} checkpoints: give one above 0 for each"
         )
     weights /= weights.sum()
+    kept = []
     total: dict[str, np.ndarray] = {}
     model, header = None, {}
     for path, share in zip(paths, weights, strict=True):
@@ -57,12 +58,16 @@ def average(
             raise CheckpointError(f"{path} is another network than {paths[0]}: shapes, settings "
                                   "and classes must be the same")  # fmt: skip
         model, header = other, its_header
+        kept.append(header.get("neck_channels"))
         for name, weight in model.named_weights().items():
             value = np.asarray(weight).astype(np.float64) * share
             total[name] = total[name] + value if name in total else value
     for name, weight in model.named_weights().items():
         weight.assign(total[name].astype(np.float32))
-    header = {key: value for key, value in header.items() if key in ("config", "classes", "data")}
+    known = ["config", "classes", "data"]
+    if all(channels == kept[0] for channels in kept):
+        known.append("neck_channels")  # of one parent
+    header = {key: value for key, value in header.items() if key in known}
     parts = [
         {"file": Path(path).name, "share": round(float(share), 4)}
         for path, share in zip(paths, weights, strict=True)

@@ -7,6 +7,7 @@ region, labelled or not (Hinton et al. 2015; features after Romero et al. 2015, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import tensorflow as tf
@@ -15,6 +16,10 @@ from ..arch.model import MaskRCNN
 from ..config import DistillConfig
 from . import boxes_tf as bx
 from .distribution import total
+
+# Objects of this side are seen best by a network of short side 320 (docs/teach.md): seen `zoom`
+# times as large, those profit whose side is below it by more than the root of zoom.
+BEST_SIDE = 130.0
 
 
 class DistillError(ValueError):
@@ -69,6 +74,13 @@ class Distillation:
         Which of the teacher's pyramid channels the student's are, as ``prune`` chose them; needed
         where the numbers differ, else features are not compared.
 
+    Notes
+    -----
+    With ``config.zoom`` the teacher sees the same crops that many times as large. Then only its
+    answers about small objects are taken: on those it is better than at the student's size. A
+    teacher of the same size as the student has something to teach so. Features are not compared:
+    what an object is to the teacher's P3, it is to the student's P2.
+
     Raises
     ------
     DistillError
@@ -116,10 +128,12 @@ class Distillation:
             raise DistillError(f"{len(channels)} channels are named, the student has {width}")
         self.channels = None if channels is None else tf.constant(list(channels), tf.int32)
         self.teacher = teacher
+        self.zoom = config.zoom
+        self.largest = math.inf if config.zoom == 1 else BEST_SIDE / math.sqrt(config.zoom)
         self.config = config
 
     def first_stage(self, image) -> dict[str, tf.Tensor]:
-        """The teacher's first stage on normalised images (B, S, S, 3)."""
+        """The teacher's first stage on normalised images (B, zoom S, zoom S, 3)."""
         outputs = self.teacher.first_stage(image, training=False)
         return {name: tf.stop_gradient(value) for name, value in outputs.items()}
 
@@ -132,7 +146,7 @@ class Distillation:
             Outputs of both first stages.
         """
         losses, layout = {}, self.teacher.layout
-        if self.channels is not None:
+        if self.channels is not None and self.zoom == 1:
             parts = []
             for level in layout.features:
                 target = tf.gather(theirs[level], self.channels, axis=-1)
@@ -141,19 +155,35 @@ class Distillation:
             losses["distill_feature"] = tf.add_n(parts) / len(parts)
         b = tf.shape(ours[next(iter(layout.features))])[0]
 
-        def joined(outputs, kind, last):
-            names = [f"rpn_{kind}_{level}" for level in layout.rpn_levels]
-            maps = [tf.reshape(outputs[name], (b, -1, *last)) for name in names]
+        def joined(outputs, levels, kind, last):
+            maps = [tf.reshape(outputs[f"rpn_{kind}_{v}"], (b, -1, *last)) for v in levels]
             return tf.concat(maps, 1)
 
-        logits, target = joined(ours, "logits", ()), tf.sigmoid(joined(theirs, "logits", ()))
+        own, others = self._rpn_levels()
+        logits = joined(ours, own, "logits", ())
+        target = tf.sigmoid(joined(theirs, others, "logits", ()))
         count = total(tf.reduce_sum(target)) + 1.0
         gap = tf.square(target - tf.sigmoid(logits))
         objectness = tf.reduce_sum(_soft_bce(logits, target) * gap) / count
-        deltas = tf.abs(joined(ours, "deltas", (4,)) - joined(theirs, "deltas", (4,)))
+        deltas = tf.abs(joined(ours, own, "deltas", (4,)) - joined(theirs, others, "deltas", (4,)))
         boxes = tf.reduce_sum(tf.reduce_sum(deltas, -1) * target) / count
         losses["distill_rpn"] = objectness + boxes
         return losses
+
+    def _rpn_levels(self) -> tuple[list[str], list[str]]:
+        """Levels of the student's RPN, and those of the teacher's that see the same objects."""
+        layout = self.teacher.layout
+        if self.zoom == 1:
+            return list(layout.rpn_levels), list(layout.rpn_levels)
+        by_stride = dict(zip(layout.rpn_strides, layout.rpn_levels, strict=True))
+        limit = self.largest / self.teacher.config.rpn.anchor_scale
+        small = [s for s in by_stride if s <= limit and s * self.zoom in by_stride]
+        return [by_stride[s] for s in small], [by_stride[s * self.zoom] for s in small]
+
+    def trust(self, rois) -> tf.Tensor:
+        """1 for the regions of a crop (R, 4) that the teacher is asked about, else 0: (R,)."""
+        sides = tf.maximum(rois[:, 2:] - rois[:, :2], 0.0)
+        return tf.cast(sides[:, 0] * sides[:, 1] < self.largest**2, tf.float32)
 
     def box_losses(self, head, pool: Callable, rois, weight) -> dict[str, tf.Tensor]:
         """Losses of class scores and refined boxes on the same regions.

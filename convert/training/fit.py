@@ -6,7 +6,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from ..data.dataset import DatasetError
 from ..evaluation.measure import DevMeasurement
 from .history import History
 from .trainer import Trainer, TrainingError
@@ -73,7 +74,8 @@ def fit(
     header : dict
         Goes into the checkpoint.
     checkpoint : path
-        Saved every ``train.save_minutes``, at the end, and before stopping.
+        Saved every ``train.save_minutes``, before measuring, at the end, before stopping, and if
+        a photograph cannot be read.
     chief : bool
         Whether this process is the one that reports, measures and writes files.
     dev : DevMeasurement, optional
@@ -87,6 +89,8 @@ def fit(
     ------
     TrainingError
         A loss is not finite, or another worker has gone.
+    DatasetError
+        A photograph cannot be read.
     """
     size = trainer.config.train.batch_size
     history = History(checkpoint.parent, trainer.step) if chief else None
@@ -97,8 +101,15 @@ def fit(
     shown: dict[str, str] = {}
     recent: list[dict[str, float]] = []
     saved = time.monotonic()
+
+    def save() -> None:
+        nonlocal saved
+        if chief:
+            trainer.save(checkpoint, header)
+            saved = time.monotonic()
+
     with StopRequest() as stop, bar:
-        for batch in batches:
+        for batch in _saving(batches, save):
             recent.append(_train(trainer, batch, stop.signal is not None))
             bar.update(size)
             due = trainer.step % REPORT_STEPS == 0 or trainer.step == trainer.total_steps
@@ -112,6 +123,7 @@ def fit(
             if due:
                 recent.clear()
             if history and dev and dev.due():
+                save()  # what goes wrong in measuring must not cost the steps before
                 values = dev()
                 history.append(trainer.step, **values)
                 history.draw()
@@ -125,13 +137,23 @@ def fit(
                 tqdm.write(f"step {trainer.step}: dev {', '.join(told)}")
             if trainer.stopping:
                 break
-            if chief and time.monotonic() - saved > 60 * trainer.config.train.save_minutes:
-                trainer.save(checkpoint, header)
-                saved = time.monotonic()
+            if time.monotonic() - saved > 60 * trainer.config.train.save_minutes:
+                save()
+    save()
     if history:
-        trainer.save(checkpoint, header)
         history.close()
     return (stop.signal or signal.SIGTERM) if trainer.stopping else None
+
+
+def _saving(
+    batches: Iterable[dict[str, np.ndarray]], save: Callable[[], None]
+) -> Iterator[dict[str, np.ndarray]]:
+    """Yield the batches; save if one cannot be made, since the weights are sound then."""
+    try:
+        yield from batches
+    except DatasetError:
+        save()
+        raise
 
 
 def _train(trainer: Trainer, batch: dict[str, np.ndarray], stop: bool) -> dict[str, float]:

@@ -20,6 +20,11 @@ HEADS = {"class": "box_head", "box": "box_head", "mask": "mask_head", "keypoint"
 """Which head each loss of the second stage teaches; all losses teach the first stage."""
 
 
+def normalised(pixels):
+    """uint8 RGB → the networks' input."""
+    return (tf.cast(pixels, tf.float32) - 128.0) / 128.0
+
+
 def propose(logits, deltas, anchors, image_size: int, count: int, threshold: float):
     """Decode, clip and NMS the RPN's outputs.
 
@@ -78,6 +83,10 @@ class StepLosses:
             head.level_thresholds, rois, head.output_size, head.sampling_ratio,
         )  # fmt: skip
 
+    def _teacher_pool(self, pyramid, rois):
+        """Head configuration of the teacher → its features of regions of the student's crop."""
+        return lambda head: self._pool(pyramid, head, rois * self.distillation.zoom)
+
     def __call__(self, batch: dict[str, tf.Tensor], seed, training: bool = True):
         """Losses of one batch from :func:`loader.batches`.
 
@@ -91,7 +100,7 @@ class StepLosses:
         dict of scalar losses; ``total`` is their weighted sum.
         """
         cfg, t = self.config, self.config.train
-        image = (tf.cast(batch["image"], tf.float32) - 128.0) / 128.0
+        image = normalised(batch["image"])
         out = self.model.first_stage(image, training=training and "backbone" in self.trained)
         if "backbone" not in self.trained:  # spares its backward pass
             out = {name: tf.stop_gradient(value) for name, value in out.items()}
@@ -126,7 +135,9 @@ class StepLosses:
         )  # fmt: skip
         teacher = None
         if self.distillation:
-            teacher = self.distillation.first_stage(image)
+            teacher = self.distillation.first_stage(
+                normalised(batch["closeup"]) if self.distillation.zoom > 1 else image
+            )
             loss |= self.distillation.first_stage_losses(out, teacher)
         loss |= self._second_stage(out, teacher, batch, sample, seed, training)
         weights = {
@@ -136,7 +147,11 @@ class StepLosses:
         }  # fmt: skip
         if self.distillation:
             given = dataclasses.asdict(cfg.distill)
-            weights |= {k.replace("weight_", "distill_"): v for k, v in given.items()}
+            weights |= {
+                k.replace("weight_", "distill_"): v
+                for k, v in given.items()
+                if k.startswith("weight_")
+            }
         if "backbone" not in self.trained:
             # What is left out here is left out of the graph of a tf.function.
             loss = {name: v for name, v in loss.items() if HEADS.get(name) in self.trained}
@@ -171,9 +186,9 @@ class StepLosses:
         if self.distillation:
             loss |= self.distillation.box_losses(
                 head,
-                lambda config: self._pool(teacher, config, sample.boxes),
+                self._teacher_pool(teacher, sample.boxes),
                 rois,
-                tf.reshape(sample.weight, (-1,)),
+                weight * self.distillation.trust(rois),
             )
         loss |= self._mask_losses(pyramid, teacher, batch, sample, refined, seed, training)
         if self.model.keypoint_head:
@@ -198,7 +213,10 @@ class StepLosses:
         loss = {}
         if self.distillation:
             loss["distill_mask"] = self.distillation.mask_loss(
-                logits, lambda config: self._pool(teacher, config, boxes), weight, label
+                logits,
+                self._teacher_pool(teacher, boxes),
+                weight * self.distillation.trust(tf.reshape(boxes, (-1, 4))),
+                label,
             )
         bitmaps = tf.gather(batch["bitmaps"], matched, batch_dims=1)
         side = bitmaps.shape[-1]

@@ -89,7 +89,12 @@ def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
         ("model.keypoint_head.blocks=-1", "model.keypoint_head.blocks must be 0 or more"),
         ("model.keypoint_head.box_scale=0.9", "box_scale must be 1 to 4"),
         ("train.keypoint_sigma=3", "train.keypoint_sigma must be 0 to 2 cells"),
-        ("train.keypoint_rois=65", "keypoint_rois must be at most train.rois_per_image"),
+        ("train.epochs=0", "train.epochs must be above 0"),
+        ("train.epochs=nan", "train.epochs must be above 0"),
+        ("train.eval_epochs=0", "train.eval_epochs must be above 0; to measure nothing, leave out"),
+        ('model.name="my model"', "model.name must be letters, digits"),
+        ('model.name=""', "model.name must be letters, digits"),
+        ('model.name="../people"', "model.name must be letters, digits"),
         ("model.box_head.box_weights=[1, 1, 1]", "box_weights must be four positive numbers"),
     ],
 )
@@ -120,6 +125,13 @@ def test_keypoints_of_a_class_that_is_not_learnt() -> None:
     with pytest.raises(ConfigError, match=r"class_id must be one of model\.classes"):
         load_config(None, overrides)
     assert load_config(None, [*overrides, "model.keypoint_head.class_id=18"])
+
+
+def test_keypoint_rois_bind_only_a_network_with_keypoints() -> None:
+    overrides = ["train.keypoint_rois=65"]
+    assert load_config(None, overrides)
+    with pytest.raises(ConfigError, match=r"at most train\.rois_per_image"):
+        load_config(None, [*overrides, "model.keypoint_head.blocks=2"])
 
 
 def test_the_lite_pack_can_learn_from_the_people_pack() -> None:

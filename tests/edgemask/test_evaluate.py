@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import sys
@@ -183,6 +184,27 @@ def test_match_below_the_threshold_is_forgiven_only_there():
     assert average([loose], data, "AP75") == 0
 
 
+# ---- ids
+
+
+@pytest.mark.parametrize("numbers", [(0, 1), (7, 7)])
+def test_ids_that_mislead_pycocotools(numbers):
+    """To it an object with the id 0 is never found, and objects that share an id are one."""
+    data = copy.deepcopy(BOTH)
+    for entry, number in zip(data["annotations"], numbers, strict=True):
+        entry["id"] = number
+    before = copy.deepcopy(data)
+    predictions = [detection(BOX["person"]), detection(BOX["other"], 0.6)]
+    assert average(predictions, data) == pytest.approx(1)
+    assert data == before
+
+
+def test_images_that_share_an_id():
+    data = dataset([image(1), image(1)], [annotation(BOX["person"])])
+    with pytest.raises(SourceError, match="2 images have the id 1: give each its own"):
+        load_annotations(data)
+
+
 # ---- files and errors
 
 
@@ -227,6 +249,51 @@ def test_annotations_that_are_none(damage):
     damage(data)
     with pytest.raises(SourceError, match="the annotations"):
         load_annotations(data)
+
+
+@pytest.mark.parametrize(
+    ("kind", "field"),
+    [
+        ("images", "id"),
+        ("annotations", "image_id"),
+        ("annotations", "category_id"),
+        ("categories", "id"),
+    ],
+)
+def test_fields_that_are_missing(kind, field):
+    data = copy.deepcopy(ONE)
+    del data[kind][0][field]
+    with pytest.raises(SourceError, match=rf"the annotations: {kind}\[0\] has no '{field}': mend"):
+        load_annotations(data)
+
+
+@pytest.mark.parametrize("field", ["file_name", "height", "width"])
+def test_images_need_only_what_is_used(tmp_path, field):
+    data = copy.deepcopy(ONE)
+    del data["images"][0][field]
+    assert evaluate([], data, ["bbox"])["bbox"]["AP"] == 0
+    missing = pytest.raises(
+        SourceError, match=rf"image 1 of the annotations has no '{field}': mend"
+    )
+    with missing if field != "file_name" else contextlib.nullcontext():
+        evaluate([], data, ["segm"])
+    with missing:
+        predict_dataset(None, data, tmp_path)
+
+
+def test_annotations_need_no_ids():
+    data = copy.deepcopy(ONE)
+    for entry in data["annotations"]:
+        del entry["id"]
+    assert evaluate([], data)["segm"]["AP"] == 0
+
+
+@pytest.mark.parametrize("kind", ["bbox", "segm", "keypoints"])
+@pytest.mark.parametrize("box", [None, [1, 2, 3], "wide"])
+def test_annotation_without_a_box(kind, box):
+    data = dataset([image()], [annotation(BOX["person"], bbox=box, segmentation=[])])
+    with pytest.raises(SourceError, match=r"annotation 1 has bbox .*: give x, y, width, height"):
+        evaluate([], data, [kind])
 
 
 @pytest.mark.parametrize("content", ["", "{", "[1, 2]", "null", "[" * 100_000])
@@ -322,7 +389,7 @@ def test_thresholds_for_average_precision():
     assert (evaluation.SCORE_THRESHOLD, evaluation.MAX_DETECTIONS) == (0.01, 100)
 
 
-@pytest.mark.parametrize("segmentation", [[], None])
+@pytest.mark.parametrize("segmentation", [[], None, [[]], [[10, 60, 30, 80]], [[1, 2], [3, 4]]])
 def test_annotation_without_a_mask(segmentation):
     """It counts for boxes; for masks it is neither a miss when absent nor a hit when found."""
     boxed = annotation(BOX["third"], segmentation=segmentation)
@@ -332,3 +399,17 @@ def test_annotation_without_a_mask(segmentation):
     assert report["bbox"]["AP"] < 0.6
     both = [detection(BOX["person"]), detection(BOX["third"], 0.95)]
     assert evaluate(both, data)["segm"]["AP"] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("segmentation", [[10, 60, 30, 60, 30, 80], "10 60", 7])
+def test_segmentation_that_is_none(segmentation):
+    data = dataset([image()], [annotation(BOX["person"], segmentation=segmentation)])
+    with pytest.raises(SourceError, match=r"annotation 1 has segmentation .*: give a list"):
+        evaluate([], data)
+    assert evaluate([], data, ["bbox"])["bbox"]["AP"] == 0
+
+
+def test_polygons_of_two_corners_are_left_out():
+    data = copy.deepcopy(ONE)
+    data["annotations"][0]["segmentation"].insert(0, [60, 60, 80, 80])
+    assert average([detection(BOX["person"])], data) == pytest.approx(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import zipfile
 from pathlib import Path
@@ -37,6 +38,29 @@ def test_help_has_an_example(verb: str, capsys: Capture) -> None:
         main([verb, "--help"])
     assert caught.value.code == 0
     assert f"edgemask-convert {verb} " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "program"),
+    [
+        ([], "edgemask-convert"),
+        (["nope"], "edgemask-convert"),
+        (["evaluate"], "edgemask-convert evaluate"),
+        (["evaluate", "--limit", "x"], "edgemask-convert evaluate"),
+    ],
+)
+def test_wrong_arguments_are_one_line(arguments: list[str], program: str, capsys: Capture) -> None:
+    assert fails(capsys, *arguments).endswith(f"; see {program} --help")
+
+
+def test_tensorflow_says_nothing_of_its_own(tmp_path: Path) -> None:
+    """Devices that are not there are nobody's error."""
+    command = [sys.executable, "-m", "edgemask_convert", "evaluate", "none.npz"]
+    command += ["--annotations", "none.json", "--images", "."]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("edgemask-convert: error: none.json cannot be read")
 
 
 def test_help_of_all(capsys: Capture) -> None:
@@ -95,13 +119,13 @@ def test_dataset_warnings_are_one_line(coco: Coco, tmp_path: Path, capsys: Captu
     lines = [line for line in capsys.readouterr().err.splitlines() if "edgemask-convert:" in line]
     assert len(lines) == 2
     assert lines[0].startswith("edgemask-convert: warning: 1 images of annotations.json")
-    assert "none.npz is not an edgemask checkpoint" in lines[1]
+    assert "there is no checkpoint none.npz: check the path" in lines[1]
 
 
 def test_checkpoint_errors(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "photo.png").touch()
     text = fails(capsys, "quantize", tmp_path / "no.npz", "--images", tmp_path, "--out", "x.zip")
-    assert "no.npz is not an edgemask checkpoint" in text
+    assert "there is no checkpoint" in text
     text = fails(capsys, "verify", tmp_path / "no.zip", "--float", "model.npz")
     assert "--float needs --images" in text
     assert "no.zip" in fails(capsys, "verify", tmp_path / "no.zip")
@@ -237,6 +261,16 @@ def test_pack_refuses(pack_command: list[Any], tmp_path: Path, capsys: Capture) 
     assert not (tmp_path / "out.zip").exists()
     command = [*pack_command, "--int8", bad, "--float", good, "--max-drop", "0.02"]
     assert main([str(part) for part in command]) == 0
+
+
+def test_pack_refuses_figures_of_one_model(
+    pack_command: list[Any], tmp_path: Path, capsys: Capture
+) -> None:
+    files = [measured(tmp_path / f"{n}.json", 0.3, model_sha256=n) for n in "ab"]
+    same = measured(tmp_path / "c.json", 0.3, model_sha256="a")
+    text = fails(capsys, *pack_command, "--int8", files[0], "--float", same)
+    assert "figures of the same model" in text
+    assert main([str(p) for p in [*pack_command, "--int8", files[0], "--float", files[1]]]) == 0
 
 
 # choice of images

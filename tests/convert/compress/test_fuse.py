@@ -16,6 +16,7 @@ from edgemask_convert.compress.fuse import (
     copy_weights,
     fit_front,
     fit_trunk,
+    load_small,
     random_crops,
 )
 from edgemask_convert.config import ConfigError, from_dict
@@ -31,6 +32,14 @@ def photographs() -> list[np.ndarray]:
     random = np.random.default_rng(2)
     coarse = random.integers(0, 256, (3, 6, 8, 3), np.uint8)
     return [image.repeat(16, 0).repeat(16, 1) for image in coarse]
+
+
+def test_only_large_photographs_are_shrunk(tmp_path: Path) -> None:
+    rgb = photographs()[0]  # 96x128
+    Image.fromarray(rgb).save(tmp_path / "a.png")
+    for side in (96, 200):
+        np.testing.assert_array_equal(load_small(tmp_path / "a.png", side), rgb)
+    assert load_small(tmp_path / "a.png", 48).shape == (48, 64, 3)
 
 
 def fused(values: dict[str, Any] = FUSED) -> Any:

@@ -57,6 +57,24 @@ def test_same_seed_same_sample() -> None:
     assert (first["image"] != other["image"]).any()
 
 
+@pytest.mark.parametrize("plain", [0.0, 1.0])
+def test_a_close_up_shows_the_same_crop(plain: float) -> None:
+    """Flipped, coloured and cut alike, at twice the size; and the sample is as without it."""
+    record = make_record([[20, 30, 90, 100]])
+    config = AugmentConfig(crop=64, plain_resize=plain)
+    for seed in range(6):
+        sample = make_sample(record, ramp(), config, [seed], zoom=2)
+        closeup = sample.pop("closeup")
+        alone = make_sample(record, ramp(), config, [seed])
+        assert alone.keys() == sample.keys()
+        for key in alone:
+            np.testing.assert_array_equal(alone[key], sample[key])
+        assert closeup.shape == (128, 128, 3)
+        smaller = closeup.astype(np.float32).reshape(64, 2, 64, 2, 3).mean((1, 3))
+        # The photograph's edge may lie half a pixel off, so not every pixel is the same.
+        assert np.median(np.abs(smaller - sample["image"])) <= 3
+
+
 def test_plain_resize_does_not_average() -> None:
     """A fine chessboard shrinks to grey if averaged, and to black and white if not."""
     board = np.indices((HEIGHT, WIDTH)).sum(0) % 2 * 255
@@ -174,7 +192,22 @@ def test_largest_objects_are_kept() -> None:
     assert (np.diff(sides) <= 1e-4).all()
     assert sides[-1] == pytest.approx(6 + 16 / 39 * 8, abs=1e-3)  # the 24th largest
     surplus = sample["ignore"][:, 2] - sample["ignore"][:, 0]
-    assert (surplus > 0).all()  # as many of the others as there are slots
+    assert (surplus > 0).sum() == 40 - MAX_OBJECTS
+    assert sample["exhaustive"] == 1
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_what_does_not_fit_is_never_background(more: int) -> None:
+    """Every object is one, or an ignore region, or nothing is taken for background."""
+    count = MAX_OBJECTS + MAX_IGNORE + more
+    boxes = [[20 + n, 20, 30 + n, 30] for n in range(count)]
+    config = AugmentConfig(
+        crop=256, min_short_side=120, max_short_side=120, aspect_jitter=0, flip=0, color=0
+    )
+    sample = make_sample(make_record(boxes), ramp(), config, [0])
+    assert sample["valid"].sum() == MAX_OBJECTS
+    assert (sample["ignore"][:, 2] > 0).all()
+    assert sample["exhaustive"] == 1 - more
 
 
 def test_colour_keeps_the_geometry() -> None:

@@ -199,6 +199,41 @@ def test_refuses_what_the_trainer_refuses(coco: Coco) -> None:
         look(coco)
 
 
+def damage(coco: Coco) -> None:
+    """Four images: two sound ones, a truncated JPEG and a TIFF of real numbers."""
+    for number in (1, 2):
+        coco.image(number)
+    add(coco, 1, [2, 2, 10, 10])
+    add(coco, 2, [20, 10, 10, 10], category_id=2)
+    for number, name in ((3, "3.jpg"), (4, "4.tif")):
+        coco.image(number, file_name=name)
+        add(coco, number, [2, 2, 10, 10])
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3)).astype(np.uint8)
+    Image.fromarray(noise).save(coco.folder / "3.jpg")
+    content = (coco.folder / "3.jpg").read_bytes()
+    (coco.folder / "3.jpg").write_bytes(content[: len(content) // 2])
+    Image.fromarray(noise[..., 0].astype(np.float32)).save(coco.folder / "4.tif")
+
+
+def test_images_that_cannot_be_decoded(coco: Coco, capsys: pytest.CaptureFixture[str]) -> None:
+    damage(coco)
+    check = look(coco)
+    first, second = check.broken
+    assert first.startswith("image 3: cannot decode")
+    assert second.startswith("image 4: cannot decode")
+    assert check.images == 2
+    assert not check.suspicions
+    command = ["check", "--annotations", str(coco.path), "--images", str(coco.folder)]
+    assert main(command) == 1
+    out = capsys.readouterr().out
+    assert "broken: image 3: cannot decode" in out
+    assert out.endswith("2 images cannot be decoded: replace them, or take them out\n")
+    for name in ("1.png", "2.png"):
+        (coco.folder / name).unlink()
+    with pytest.raises(DatasetError, match="none of 2 images can be decoded, first: image 3"):
+        look(coco)
+
+
 def test_command(coco: Coco, capsys: pytest.CaptureFixture[str]) -> None:
     coco.image(1)
     coco.image(2)

@@ -61,6 +61,15 @@ def test_pixels_and_object_come_over() -> None:
     assert made["image_id"] == 50
 
 
+def test_a_close_up_gets_the_same_pixels() -> None:
+    sample, donor = make_sample([[2, 2, 10, 10]], 50), make_sample([[30, 32, 50, 60]], 200)
+    for part in (sample, donor):
+        part["closeup"] = part["image"].repeat(2, axis=0).repeat(2, axis=1)
+    made = paste(sample, donor)
+    np.testing.assert_array_equal(made["closeup"][::2, ::2], made["image"])
+    np.testing.assert_array_equal(made["closeup"][1::2, 1::2], made["image"])
+
+
 def test_neither_sample_is_changed() -> None:
     sample, donor = make_sample([[2, 2, 40, 40]], 50), make_sample([[20, 2, 40, 40]], 200)
     before = [{k: np.copy(v) for k, v in part.items()} for part in (sample, donor)]

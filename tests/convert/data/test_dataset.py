@@ -4,11 +4,18 @@ import copy
 import json
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from edgemask_convert.data.dataset import CocoDataset, DatasetError, DatasetWarning
+from edgemask_convert.data.dataset import (
+    CocoDataset,
+    DatasetError,
+    DatasetWarning,
+    upright_size,
+)
+from edgemask_convert.data.loader import read_image
+from edgemask_convert.data.soft_mask import encode_soft_mask
 from PIL import Image
 
 from ..conftest import CLASSES, Coco
@@ -93,6 +100,39 @@ def test_file_names_with_folders(coco: Coco) -> None:
     Image.new("RGB", (40, 30)).save(coco.folder / "day1" / "a.png")
     coco.data["images"].append({"id": 1, "file_name": "day1/a.png", "width": 40, "height": 30})
     assert coco.load().records()[0].path == coco.folder / "day1" / "a.png"
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", ["tif", "jpg"])
+def test_size_of_a_turned_image(coco: Coco, suffix: str, orientation: int) -> None:
+    """Pillow turns a TIFF by itself, and says so of its size; a JPEG it does not."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    width, height = (30, 40) if orientation > 4 else (40, 30)
+    coco.image(1, width, height, file_name=f"1.{suffix}")
+    Image.new("RGB", (40, 30)).save(coco.folder / f"1.{suffix}", exif=exif)
+    (record,) = coco.load().records()
+    assert (record.width, record.height) == (width, height)
+    assert read_image(record).size == (width, height)
+
+
+def test_size_of_a_turned_tiff_of_an_older_pillow() -> None:
+    class Older:
+        size = width, height = (40, 30)
+        tag_v2: ClassVar = {256: 40, 257: 30}
+
+        def getexif(self) -> dict[int, int]:
+            return {0x0112: 6}
+
+    assert upright_size(Older()) == (30, 40)  # type: ignore[arg-type]
+
+
+def test_a_teacher_fills_a_mask_without_area(coco: Coco) -> None:
+    soft = encode_soft_mask(np.ones((4, 4), np.float32))
+    coco.image(1)
+    coco.add(1, [5, 5, 10, 10], segmentation=[[5, 5, 15, 15]], soft_mask=soft)
+    (record,) = coco.load().records()
+    assert record.has_mask.all()
 
 
 def test_missing_images_are_skipped(coco: Coco) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from edgemask_convert.cli import main
 from edgemask_convert.data.dataset import CocoDataset, DatasetError, DatasetWarning
-from edgemask_convert.data.labelme import import_labelme, read_labels
+from edgemask_convert.data.labelme import import_labelme, keep_labelme, read_labels
 from labelled import draw_labelme, labelme_file, labelme_shape, mask_shape
 from PIL import Image
 
@@ -203,6 +203,33 @@ def test_labels(tmp_path: Path) -> None:
         read_labels(",")
     with pytest.raises(DatasetError, match=r"a\.json: label 'nut' is not .*mean 'nuts'"):
         import_labelme(tmp_path, labels=["nuts", "bolt"])
+
+
+def test_label_files_of_windows(tmp_path: Path) -> None:
+    listed = tmp_path / "labels.txt"
+    listed.write_text("nut\r\nbolt\r\n", encoding="utf-8-sig", newline="")
+    assert read_labels(str(listed)) == ["nut", "bolt"]
+
+
+@pytest.mark.parametrize("name", ["labels.txt", "data/labels", "LABELS.TXT"])
+def test_a_file_of_labels_that_is_not_there(name: str) -> None:
+    with pytest.raises(DatasetError, match=f"there is no file of labels {name}: check the path"):
+        read_labels(name)
+    assert read_labels("on/off,nut") == ["on/off", "nut"]
+
+
+def test_a_labelme_file_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    label = put(tmp_path / "day", "a.png", labelme_shape("nut", SQUARE))
+    before = label.read_bytes()
+    assert main(["import-labelme", str(tmp_path), "--out", str(label)]) == 1
+    assert f"{label} is a labelme file of {tmp_path}" in capsys.readouterr().err
+    assert label.read_bytes() == before
+    out = tmp_path / "annotations.json"
+    for _ in range(2):  # what it wrote itself may be written again
+        assert main(["import-labelme", str(tmp_path), "--out", str(out)]) == 0
+    keep_labelme(tmp_path / "other", label)
 
 
 @pytest.mark.parametrize(

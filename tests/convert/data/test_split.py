@@ -8,12 +8,15 @@ import numpy as np
 import pytest
 from edgemask_convert.cli import main
 from edgemask_convert.data.dataset import DatasetError
-from edgemask_convert.data.split import split_dataset
+from edgemask_convert.data.split import one_sided, split_dataset
 
 
 def dataset(counts: list[dict[int, int]], names: list[str] | None = None) -> dict[str, Any]:
     """A dataset with an image per entry, which says how many objects of each class it shows."""
-    images = [{"id": n, "file_name": names[n] if names else f"{n}.png"} for n in range(len(counts))]
+    images = [
+        {"id": n, "file_name": names[n] if names else f"{n}.png", "height": 9, "width": 9}
+        for n in range(len(counts))
+    ]
     annotations = [
         {"id": 100 * n + 10 * c + k, "image_id": n, "category_id": c}
         for n, shown in enumerate(counts) for c, count in shown.items() for k in range(count)
@@ -111,3 +114,55 @@ def test_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "bolt" in out
     assert main(["split", str(path), "--dev", "2", "--out", str(tmp_path)]) == 1
     assert "between 0 and 1" in capsys.readouterr().err
+
+
+def labelled(tmp_path: Path, counts: list[dict[int, int]]) -> Path:
+    """A file of a dataset whose fields are complete."""
+    data = dataset(counts)
+    for entry in data["annotations"]:
+        entry["bbox"] = [0, 0, 1, 1]
+    data["categories"] = [{"id": 1, "name": "bolt"}, {"id": 2, "name": "nut"}]
+    path = tmp_path / "all.json"
+    path.write_text(json.dumps(data))
+    return path
+
+
+@pytest.mark.parametrize("name", ["train.json", "dev.json"])
+@pytest.mark.parametrize("linked", [False, True])
+def test_the_input_is_not_overwritten(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, linked: bool
+) -> None:
+    path = labelled(tmp_path, [{1: 1}] * 10)
+    given = path.rename(tmp_path / name)
+    before = given.read_bytes()
+    if linked:
+        given = tmp_path / "link.json"
+        given.symlink_to(name)
+    assert main(["split", str(given), "--out", str(tmp_path)]) == 1
+    assert f"{name} would be overwritten" in capsys.readouterr().err
+    assert given.read_bytes() == before
+    assert {p.name for p in tmp_path.iterdir()} == {name, given.name}
+
+
+def test_a_category_without_a_name(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = labelled(tmp_path, [{1: 1}] * 10)
+    data = json.loads(path.read_text())
+    del data["categories"][1]["name"]
+    path.write_text(json.dumps(data))
+    assert main(["split", str(path), "--out", str(tmp_path / "parts")]) == 1
+    assert "categories[1] has no 'name'" in capsys.readouterr().err
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_class_of_which_one_part_has_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = labelled(tmp_path, [{1: 1}] * 9 + [{1: 1, 2: 3}])
+    assert main(["split", str(path), "--out", str(tmp_path / "parts")]) == 0
+    err = capsys.readouterr().err
+    assert err.startswith("edgemask-convert: warning: 1 classes have objects in one of the two")
+    assert "first: nut; try another --seed" in err
+    parts = ({"annotations": [{"category_id": 1}, {"category_id": 2, "iscrowd": 1}],
+              "categories": [{"id": n, "name": str(n)} for n in (1, 2, 3)]},
+             {"annotations": [{"category_id": 1}]})  # fmt: skip
+    assert one_sided(parts) == []

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from edgemask_convert.cli import main
-from edgemask_convert.evaluation.predictions import predict
+from edgemask_convert.evaluation.predictions import model_sha256, predict
 from edgemask_convert.jobs.journal import Journal, JournalError
 from PIL import Image
 
@@ -79,7 +79,9 @@ def test_the_verb(
     stop_at_three.undo()
     assert main(command) == 0
     assert not partial.exists()
-    assert json.loads((tmp_path / "new" / "e.json").read_text())["images"] == 4
+    record = json.loads((tmp_path / "new" / "e.json").read_text())
+    assert record["images"] == 4
+    assert record["model_sha256"] == model_sha256(pack)
 
 
 def test_a_missing_image(dataset: tuple[Path, Path, Path]) -> None:

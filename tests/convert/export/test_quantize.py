@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,10 @@ from edgemask_convert.export.quantize import (
     convert_stage,
     head_samples,
     image_samples,
+    load_images,
     quantize_model,
 )
+from PIL import Image
 
 from edgemask.modelpack import load_pack
 from edgemask.runtime import Stage
@@ -38,6 +41,26 @@ def make_input(stage: str, seed: int = 0) -> dict[str, np.ndarray]:
     """Return a random input of a stage, in its range."""
     name, shape, low, high = INPUTS[stage]
     return {name: np.random.default_rng(seed).uniform(low, high, shape).astype(np.float32)}
+
+
+def test_photographs_are_decoded_when_they_are_looked_at(
+    drawn_images: list[np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = [tmp_path / f"{n}.png" for n in range(len(drawn_images))]
+    for path, rgb in zip(paths, drawn_images, strict=True):
+        Image.fromarray(rgb).save(path)
+    decoded: list[Path] = []
+    load = quantize.load_image
+    monkeypatch.setattr(quantize, "load_image", lambda path: [decoded.append(path), load(path)][1])
+    images = load_images(paths)
+    assert len(images) == len(paths)
+    assert len(images[1:3]) == 2
+    assert decoded == []
+    np.testing.assert_array_equal(images[1:3][1], drawn_images[2])
+    assert decoded == paths[2:3]
+    for _ in range(2):
+        for found, wanted in zip(images, drawn_images, strict=True):
+            np.testing.assert_array_equal(found, wanted)
 
 
 @pytest.mark.parametrize("stage", INPUTS)

@@ -10,6 +10,7 @@ from edgemask_convert.checkpoint import assign_weights
 from edgemask_convert.export.verify import (
     Verification,
     check_partitions,
+    compare_end_to_end,
     compare_tensors,
     keypoint_shifts,
     verify,
@@ -18,6 +19,7 @@ from synthetic import make_instances, small_manifest, write_pack
 
 from edgemask.errors import ModelError
 from edgemask.modelpack import load_pack
+from edgemask.pipeline import Pipeline
 
 
 def test_good_pack(tiny_pack: Any, tiny_model: Any, drawn_images: list[np.ndarray]) -> None:
@@ -70,6 +72,21 @@ def test_names_the_guilty_tensor(
     # levels 5 and 6, where this network is quiet, may pass
     certain = {"box_head/logits", "backbone/rpn_deltas_3", "backbone/rpn_deltas_4"}
     assert certain <= guilty <= certain | {"backbone/rpn_deltas_5", "backbone/rpn_deltas_6"}
+
+
+@pytest.mark.parametrize(("class_id", "matched"), [(1, 1.0), (2, 0.0)])
+def test_detections_of_another_class_do_not_agree(
+    tiny_pack: Any, tiny_model: Any, monkeypatch: pytest.MonkeyPatch, class_id: int, matched: float
+) -> None:
+    mask = np.zeros((1, 60, 60), bool)
+    mask[0, 10:30, 10:30] = True
+    answers = iter([make_instances(mask, [0.9], 1), make_instances(mask, [0.9], class_id)])
+    monkeypatch.setattr(Pipeline, "__call__", lambda *_: next(answers))
+    result = Verification()
+    image = np.zeros((60, 60, 3), np.uint8)
+    compare_end_to_end(tiny_pack, tiny_model, {}, [image], result)
+    assert result.end_to_end["matched"] == matched
+    assert bool(result.failures) == (matched < 1)
 
 
 def test_nothing_to_compare(tiny_pack: Any, tiny_model: Any) -> None:

@@ -53,6 +53,12 @@ def test_a_box_without_mask_is_filled(fake_teacher: Any) -> None:
     assert ids.tolist() == [7]
 
 
+@pytest.mark.parametrize("segmentation", [[[]], [[5, 5, 15, 15]]])
+def test_a_mask_without_area_is_filled(fake_teacher: Any, segmentation: Any) -> None:
+    taught = teach(fake_teacher(), [label(1, [5, 5, 10, 10], segmentation=segmentation)])
+    assert list(taught.filled) == [1]
+
+
 def test_what_is_not_filled(fake_teacher: Any) -> None:
     teacher = fake_teacher()
     labels = [

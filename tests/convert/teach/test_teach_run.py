@@ -236,6 +236,11 @@ def test_measuring(dataset: Any, own_teacher: str, tmp_path: Path, capsys: Any) 
     [
         ([], "--out is missing"),
         (["--out", "x.json", "--doubt", "0.9"], "doubt"),
+        (["--out", "x.json", "--accept", "1.5"], "0 <= doubt <= accept <= 1"),
+        (["--out", "x.json", "--mask-score", "1.5"], "--mask-score is 1.5: give a number from 0"),
+        (["--measure", "--mask-score", "nan"], "--mask-score is nan"),
+        (["--out", "x.json", "--categories", "1,9"], "no categories [9]: it has [1, 2]"),
+        (["--measure", "--categories", "9"], "no categories [9]: it has [1, 2]"),
         (["--out", "x.json", "--flip"], "not for the teacher"),
     ],
 )
@@ -247,6 +252,23 @@ def test_errors_are_one_line(
     assert err.startswith("edgemask-convert: error: ")
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_the_annotations_are_not_overwritten(dataset: Any, own_teacher: str, capsys: Any) -> None:
+    before = dataset.path.read_bytes()
+    for more in ([], ["--measure"]):
+        assert main(arguments(own_teacher, dataset, "--out", str(dataset.path), *more)) == 1
+        assert "annotations.json would be overwritten" in capsys.readouterr().err
+    assert dataset.path.read_bytes() == before
+
+
+def test_another_folder_than_that_of_the_images(
+    dataset: Any, own_teacher: str, tmp_path: Path, capsys: Any
+) -> None:
+    dataset.folder, out = tmp_path / "elsewhere", tmp_path / "taught.json"
+    assert main(arguments(own_teacher, dataset, "--out", str(out))) == 1
+    assert "elsewhere: check --images" in capsys.readouterr().err
+    assert not out.exists()
 
 
 def test_measure_needs_annotations(own_teacher: str, tmp_path: Path, capsys: Any) -> None:

@@ -17,13 +17,14 @@ from edgemask_convert.training.average import average
 from ..conftest import CLASSES, TINY
 
 
-def trained(path: Path, value: float, settings: dict[str, Any] = TINY) -> Path:
+def trained(path: Path, value: float, settings: dict[str, Any] = TINY, **header: Any) -> Path:
     """A checkpoint of which every weight has one value."""
     config = from_dict(settings)
     model = build_model(config.model)
     for weight in model.named_weights().values():
         weight.assign(np.full(weight.shape, value, np.float32))
-    export_model(path, model, {"config": config.to_dict(), "classes": CLASSES, "step": 7})
+    header |= {"config": config.to_dict(), "classes": CLASSES, "step": 7}
+    export_model(path, model, header)
     return path
 
 
@@ -64,6 +65,15 @@ def test_what_changes_no_weight_may_differ(tmp_path: Path) -> None:
     model, header = average([trained(tmp_path / "a.npz", 1), trained(tmp_path / "b.npz", 2, other)])
     assert all(np.allclose(w, 1.5) for w in model.named_weights().values())
     assert header["config"]["model"]["name"] == "other"
+
+
+@pytest.mark.parametrize(("other", "kept"), [([0, 2], True), ([0, 1], False), (None, False)])
+def test_channels_of_the_parent_are_known_if_all_agree(
+    tmp_path: Path, other: list[int] | None, kept: bool
+) -> None:
+    one = trained(tmp_path / "a.npz", 1, neck_channels=[0, 2])
+    header = average([one, trained(tmp_path / "b.npz", 2, neck_channels=other)])[1]
+    assert header.get("neck_channels") == ([0, 2] if kept else None)
 
 
 @pytest.mark.parametrize(

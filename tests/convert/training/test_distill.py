@@ -102,6 +102,33 @@ def test_a_narrow_student_is_compared_on_its_own_channels(tiny_model: Any) -> No
     assert "distill_feature" not in without.first_stage_losses(selected, theirs)
 
 
+def test_a_teacher_that_looks_closer_is_asked_about_small_objects_only(tiny_model: Any) -> None:
+    distillation = Distillation(tiny_model, other(), DistillConfig(zoom=2))
+    sides = [40.0, 91.0, 93.0, 200.0]  # half of its best side's square is 92 x 92
+    rois = tf.constant([[10, 20, 10 + side, 20 + side] for side in sides])
+    assert distillation.trust(rois).numpy().tolist() == [1, 1, 0, 0]
+    assert distillation.trust(tf.constant([[0.0, 0, 300, 20]])).numpy().tolist() == [1]
+    at_its_size = Distillation(tiny_model, other(), DistillConfig())
+    assert at_its_size.trust(rois).numpy().tolist() == [1, 1, 1, 1]
+
+
+def test_a_closer_teachers_coarser_level_teaches_the_finer_one(tiny_model: Any) -> None:
+    """Anchors are in strides, so the same cell's answer is right one level up at twice the size."""
+    distillation = Distillation(tiny_model, tiny_model, DistillConfig(zoom=2))
+    image = tf.constant(RANDOM.uniform(-1, 1, (1, 64, 64, 3)), tf.float32)
+    ours = tiny_model.first_stage(image, training=False)
+    closer = distillation.first_stage(tf.image.resize(image, (128, 128)))
+    losses = distillation.first_stage_losses(ours, closer)
+    assert set(losses) == {"distill_rpn"}
+    assert float(losses["distill_rpn"]) > 1e-3
+    agreeing = dict(ours)
+    for kind in ("logits", "deltas"):
+        for level, seen in (("3", "4"), ("4", "5")):  # the small ones: anchors of 40 and 80
+            agreeing[f"rpn_{kind}_{level}"] = closer[f"rpn_{kind}_{seen}"]
+    losses = distillation.first_stage_losses(agreeing, closer)
+    assert float(losses["distill_rpn"]) == pytest.approx(0, abs=1e-4)
+
+
 def test_a_teacher_of_something_else_is_refused(tiny_model: Any) -> None:
     with pytest.raises(DistillError, match=r"the teacher's classes is \[1, 2\], the student's"):
         Distillation(tiny_model, build_model(config(classes=[1])), DistillConfig())

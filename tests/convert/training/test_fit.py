@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import tensorflow as tf
 from edgemask_convert.config import from_dict
+from edgemask_convert.data.dataset import DatasetError
 from edgemask_convert.training.fit import REPORT_STEPS, StopRequest, fit
 from edgemask_convert.training.trainer import TrainingError
 
@@ -70,7 +71,42 @@ def test_reports_measures_and_saves(tmp_path: Path) -> None:
         (130, 115.5, None),  # the rest
     ]
     assert REPORT_STEPS == 50
-    assert trainer.saved == [130]
+    assert trainer.saved == [60, 120, 130]  # before each measurement, and at the end
+
+
+def test_what_goes_wrong_in_measuring_costs_no_step(tmp_path: Path) -> None:
+    trainer = FakeTrainer(130)
+
+    class Broken(FakeDev):
+        def __call__(self) -> dict[str, float]:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        run(trainer, tmp_path, [{}] * 130, dev=Broken(trainer))
+    assert trainer.saved == [60]
+
+
+@pytest.mark.parametrize("chief", [True, False])
+def test_a_damaged_photograph_costs_no_step(tmp_path: Path, chief: bool) -> None:
+    def batches() -> Iterator[dict[str, Any]]:
+        yield from [{}] * 3
+        raise DatasetError("image 7: cannot decode 7.jpg")
+
+    trainer = FakeTrainer(9)
+    with pytest.raises(DatasetError, match="image 7"):
+        run(trainer, tmp_path, batches(), chief=chief)
+    assert trainer.saved == ([3] if chief else [])
+
+
+def test_weights_that_are_not_sound_are_not_saved(tmp_path: Path) -> None:
+    def fails(batch: Any, stop: bool) -> dict[str, float]:
+        raise TrainingError("the loss is not finite")
+
+    trainer = FakeTrainer(9)
+    trainer.train_batch = fails  # type: ignore
+    with pytest.raises(TrainingError):
+        run(trainer, tmp_path, [{}] * 9)
+    assert trainer.saved == []
 
 
 def test_another_worker_writes_nothing(tmp_path: Path) -> None:

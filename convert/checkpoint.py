@@ -52,7 +52,9 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
             arrays = {key: data[key] for key in data.files}
         header = json.loads(arrays.pop("header").tobytes())
     except FileNotFoundError as error:
-        raise CheckpointError(f"there is no checkpoint {path}: check the path") from error
+        raise CheckpointError(
+            f"{path} is not an edgemask checkpoint: there is no such file; check the path"
+        ) from error
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise CheckpointError(f"{path} is not an edgemask checkpoint: {error}") from error
     return arrays, header

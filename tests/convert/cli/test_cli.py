@@ -119,13 +119,13 @@ def test_dataset_warnings_are_one_line(coco: Coco, tmp_path: Path, capsys: Captu
     lines = [line for line in capsys.readouterr().err.splitlines() if "edgemask-convert:" in line]
     assert len(lines) == 2
     assert lines[0].startswith("edgemask-convert: warning: 1 images of annotations.json")
-    assert "there is no checkpoint none.npz: check the path" in lines[1]
+    assert "none.npz is not an edgemask checkpoint: there is no such file" in lines[1]
 
 
 def test_checkpoint_errors(tmp_path: Path, capsys: Capture) -> None:
     (tmp_path / "photo.png").touch()
     text = fails(capsys, "quantize", tmp_path / "no.npz", "--images", tmp_path, "--out", "x.zip")
-    assert "there is no checkpoint" in text
+    assert "no.npz is not an edgemask checkpoint" in text
     text = fails(capsys, "verify", tmp_path / "no.zip", "--float", "model.npz")
     assert "--float needs --images" in text
     assert "no.zip" in fails(capsys, "verify", tmp_path / "no.zip")

@@ -112,6 +112,9 @@ class SourceSettings:
     uri: str = key("camera:0", _not_empty)
 
 
+MOST_THREADS = 64
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The model and what it may report. None is the pack's own value, or all CPUs."""
@@ -119,7 +122,7 @@ class ModelSettings:
     pack: str = key("people", _not_empty)
     score: float = key(0.5, within(0, 1))
     short_side: int | None = key(None, within(32, 4096, "pixels"))
-    threads: int | None = key(None, within(1, 64))
+    threads: int | None = key(None, within(1, MOST_THREADS))
     max_detections: int = key(20, within(1, 1000))
 
 

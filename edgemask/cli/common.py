@@ -24,8 +24,6 @@ __all__ = [
     "whole_number",
 ]
 
-MOST_THREADS = 64  # as in a configuration
-
 
 def report_error(message: str) -> None:
     """Print one line ``edgemask: error: …`` to stderr."""
@@ -65,6 +63,8 @@ def score(text: str) -> float:
 
 def thread_count(text: str) -> int:
     """Parse a number of threads, for argparse; the bound is that of the configuration."""
+    from edgemask.settings import MOST_THREADS
+
     value = positive_int(text)
     if value > MOST_THREADS:
         raise argparse.ArgumentTypeError(f"{text} threads are too many: give 1 to {MOST_THREADS}")

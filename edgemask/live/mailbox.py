@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Generic, TypeVar
 
 __all__ = ["Mailbox"]
@@ -23,6 +23,8 @@ class Mailbox(Generic[T]):
     ----------
     maxsize : int
         Items that may wait, 1 or more.
+    on_drop : callable, optional
+        Gets each item that is forgotten; must not use the box.
 
     Attributes
     ----------
@@ -30,8 +32,11 @@ class Mailbox(Generic[T]):
         Items forgotten so far.
     """
 
-    def __init__(self, maxsize: int = 1) -> None:
+    def __init__(
+        self, maxsize: int = 1, on_drop: Callable[[T], object] = lambda item: None
+    ) -> None:
         self.dropped = 0
+        self._on_drop = on_drop
         self._maxsize = max(1, maxsize)
         self._items: deque[T] = deque()
         self._closed = False
@@ -51,7 +56,7 @@ class Mailbox(Generic[T]):
             if self._closed:
                 return False
             if len(self._items) == self._maxsize:
-                self._items.popleft()
+                self._on_drop(self._items.popleft())
                 self.dropped += 1
             self._items.append(item)
             self._changed.notify_all()

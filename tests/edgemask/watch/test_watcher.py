@@ -165,6 +165,22 @@ def test_slow_pictures_do_not_hold_up_the_rules(play, tmp_path, monkeypatch):
     assert 1 <= len(pictured) < 20
 
 
+def test_pictures_come_again_after_frames_were_dropped(play, tmp_path, monkeypatch):
+    """A frame that is forgotten gives back its place among those that wait for a picture."""
+
+    def slow(result, polygons):
+        time.sleep(0.05)
+        return b"jpeg"
+
+    monkeypatch.setattr(watcher_module, "snapshot", slow)
+    monkeypatch.setattr(watcher_module, "_WAITING", 2)
+    quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
+    watcher, heard = play([(IN,), ()] * 40 + [(IN,)], zones=(quick,), folder=tmp_path)
+    assert watcher.status()["dropped"] > 40
+    assert heard.events[-1]["kind"] == "enter"
+    assert heard.events[-1]["snapshot"]
+
+
 def test_many_events_of_one_frame_are_all_told(play, tmp_path):
     zones = [
         ZoneSettings(f"z{n}", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)

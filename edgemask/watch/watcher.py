@@ -183,9 +183,10 @@ class Watcher:
         self._reported: dict[str, str] = {}
         self._silence = Silence(_SILENCE + max((z.leave_seconds for z in settings.zone), default=0))
         # The events of a frame, and the frame itself if there is to be a picture.
-        self._pictures = threading.Semaphore(_PICTURED)
+        self._pictures = pictures = threading.Semaphore(_PICTURED)
+        # Not through self: the cycle would keep the sinks' descriptors open until it is collected.
         self._deliveries: Mailbox[tuple[list[Event], Result | None]] = Mailbox(
-            _WAITING, on_drop=lambda item: self._pictures.release() if item[1] else None
+            _WAITING, on_drop=lambda item: pictures.release() if item[1] else None
         )
         self._telling = threading.Lock()
         self._threads = [

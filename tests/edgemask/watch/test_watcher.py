@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import json
 import os
 import time
+import weakref
 from dataclasses import replace
 
 import numpy as np
@@ -264,3 +266,18 @@ def test_scene_knows_a_new_size(results):
     scene.update(0, results(IN))
     scene.update(1, results(IN, size=(200, 400)))
     assert scene.polygons[0].max() == 200
+
+
+def test_a_watcher_that_has_stopped_lets_go_of_its_listeners_at_once():
+    # A cycle would keep their sockets open until the garbage is collected, which a quiet process
+    # may not do for hours.
+    heard = Heard()
+    gone = weakref.ref(heard)
+    watcher = Watcher(Mailbox(), Settings(zone=(LEFT,)), [heard])
+    watcher.stop()
+    gc.disable()
+    try:
+        del heard, watcher
+        assert gone() is None
+    finally:
+        gc.enable()

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from edgemask.cli.common import positive_int
 
-from .common import formatted
+from .common import formatted, watch
 
 EXAMPLE = """example:
   edgemask-convert check --annotations annotations.json --images photographs
@@ -33,13 +32,11 @@ def add_parser(verbs) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Check and print."""
-    from tqdm import tqdm
-
     from ..data.check import check_dataset
 
     check = check_dataset(
         options.annotations, options.images, options.short_side,
-        lambda it: tqdm(it, "check", disable=not sys.stderr.isatty(), leave=False, delay=2),
+        lambda images: watch(images, "check"),
     )  # fmt: skip
     total = sum(row["objects"] for row in check.classes)
     print(f"{options.annotations}: {check.images} images, {check.empty} of them without objects, "

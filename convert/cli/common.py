@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -42,6 +43,13 @@ def chosen_cluster(options: argparse.Namespace) -> Cluster | None:
     if options.ray_cpus < 1:
         raise ValueError(f"--ray-cpus is {options.ray_cpus}: a worker needs one CPU or more")
     return Cluster(options.ray, options.ray_cpus) if options.ray else None
+
+
+def watch(items, title: str):
+    """Go over a sequence under a progress bar: after two seconds, and on a terminal only."""
+    from tqdm import tqdm
+
+    return tqdm(items, title, disable=not sys.stderr.isatty(), leave=False, delay=2)
 
 
 class _Enough(Exception):

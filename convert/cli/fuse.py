@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from .common import calibration_paths, check_output, formatted
+from .common import calibration_paths, check_output, formatted, watch
 
 EXAMPLE = """example:
   edgemask-convert fuse --checkpoint wide.npz --config convert/configs/people.toml \\
@@ -74,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
     fresh = copy_weights(source, target)
     if fresh:
         print(f"not taken from {options.checkpoint}: {', '.join(fresh)}")
-    images = [load_small(path, 3 * options.crop) for path in paths]
+    images = [load_small(path, 3 * options.crop) for path in watch(paths, "reading images")]
     crops = random_crops(images, options.crop, options.batch, config.train.seed)
     told = []
     for what, fit, steps, rate in (

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .common import calibration_paths, check_output, formatted
+from .common import calibration_paths, check_output, formatted, watch
 
 if TYPE_CHECKING:
     from ..arch.model import MaskRCNN
@@ -71,7 +71,7 @@ def _narrow_maskrcnn2go(options: argparse.Namespace, config: Config, wide: MaskR
     if options.trunk_mmac:
         raise ValueError("--trunk-mmac is for MobileNetV2: give --budget trunk=MMAC")
     paths = calibration_paths(options.images, options.annotations, options.count)
-    moments = measure_network(wide, header["classes"], load_images(paths))
+    moments = measure_network(wide, header["classes"], watch(load_images(paths), "measuring"))
     if options.budget:
         size = size_of_frame(config.model.short_side)
         expansions = plan_network(wide, moments, dict(options.budget), *size)
@@ -112,7 +112,7 @@ def run(options: argparse.Namespace) -> int:
         raise ValueError("--budget is for a network of the kind maskrcnn2go: give --trunk-mmac")
     paths = calibration_paths(options.images, options.annotations, options.count)
     manifest = build_manifest(wide.config, header["classes"])
-    images = load_images(paths)
+    images = watch(load_images(paths), "measuring")
     statistics = measure_channels(wide, image_samples(images, manifest))
     moments = measure_trunk(wide, image_samples(images, manifest))
     if options.trunk_mmac:

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from .common import calibration_paths, check_output, formatted
+from .common import calibration_paths, check_output, formatted, watch
 
 EXAMPLE = """example:
   edgemask-convert quantize runs/people/model.npz --annotations train.json \\
@@ -90,7 +90,9 @@ def run(options: argparse.Namespace) -> int:
     if int8:
         paths = calibration_paths(options.images, options.annotations, options.count)
         images = load_images(paths)
-        manifest, stages = quantize_model(model, header["classes"], images, progress=progress)
+        manifest, stages = quantize_model(
+            model, header["classes"], images, progress=progress, watch=watch
+        )
     else:
         manifest, stages = convert_float(model, header["classes"], options.format, progress)
     manifest |= {
@@ -115,7 +117,7 @@ def _report(path: Path, model, manifest, stages, images) -> None:
     """Write the errors of all tensors, and print the worst."""
     from ..export.tensor_errors import as_markdown, pack_errors
 
-    errors = pack_errors(model, manifest, stages, images)
+    errors = pack_errors(model, manifest, stages, images, watch)
     if path.suffix == ".json":
         text = json.dumps([dataclasses.asdict(error) for error in errors], indent=1)
     else:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgemask.cli.common import positive_int
 
-from .common import calibration_paths, check_output, formatted
+from .common import calibration_paths, check_output, formatted, watch
 
 EXAMPLE = """example:
   edgemask-convert verify build/people.zip --float runs/people/model.npz --images images
@@ -57,7 +57,7 @@ def run(options: argparse.Namespace) -> int:
         model = load_model(options.parent)[0]
         paths = calibration_paths(options.images, options.annotations, options.count or COUNT)
         images = load_images(paths)
-    result = verify(load_pack(options.pack), model, images)
+    result = verify(load_pack(options.pack), model, images, watch)
     for stage, sizes in result.partitions.items():
         for size, (count, outside) in sizes.items():
             print(f"{stage:10} {size:14} partitions {count}  outside {len(outside)}")

@@ -9,7 +9,7 @@ best (the optimal brain surgeon of Hassibi & Stork 1993, on channels instead of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -162,7 +162,7 @@ def network_moments(
 
 
 def measure_network(
-    model: MaskRCNN, classes: list[dict[str, Any]], images: Sequence[NDArray[np.uint8]]
+    model: MaskRCNN, classes: list[dict[str, Any]], images: Iterable[NDArray[np.uint8]]
 ) -> dict[str, Moments]:
     """Measure all blocks on photographs, the heads on the regions that the network finds there."""
     seen: dict[str, list[NDArray[np.float32]]] = {"box_head": [], "mask_head": []}

@@ -7,7 +7,7 @@ or one tensor for scores and deltas, would leave a third of the score levels.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,14 @@ from .flatbuffer import stage_spec
 
 HEAD_BATCH = 32  # RoIs per calibration call
 
+# Shows how far a loop has come: gets what it goes over and what it does, and returns the former.
+Watch = Callable[[Any, str], Iterable[Any]]
+
+
+def unwatched(items: Any, title: str) -> Iterable[Any]:
+    """Return the items: the :data:`Watch` that shows nothing."""
+    return items
+
 
 class QuantizationError(RuntimeError):
     """A stage could not be converted as the device needs it."""
@@ -41,7 +49,7 @@ def _input_shape(model: MaskRCNN, stage: str) -> list[int | None]:
 
 
 def convert_stage(
-    model: MaskRCNN, stage: str, samples: Sequence[np.ndarray], precision: str = "int8"
+    model: MaskRCNN, stage: str, samples: Iterable[np.ndarray], precision: str = "int8"
 ) -> bytes:
     """Convert one stage to TFLite.
 
@@ -49,7 +57,7 @@ def convert_stage(
     ----------
     model : MaskRCNN
     stage : ``backbone``, ``box_head``, ``mask_head`` or ``keypoint_head``
-    samples : sequence of float32 arrays
+    samples : iterable of float32 arrays
         Calibration inputs, in the range that the stage sees on the device.
     precision : ``int8``, ``float16`` or ``float32``
         float16 stores the weights in half precision and computes in float32.
@@ -89,7 +97,7 @@ def convert_stage(
     return converter.convert()
 
 
-def image_samples(images: Sequence[np.ndarray], manifest: dict[str, Any]) -> Iterator[np.ndarray]:
+def image_samples(images: Iterable[np.ndarray], manifest: dict[str, Any]) -> Iterator[np.ndarray]:
     """Calibration inputs of the first stage: (1, H, W, 3) float32 in [-1, 1).
 
     One pixel is set to black and one to white, so that the input's range is
@@ -157,6 +165,7 @@ def quantize_model(
     images: Sequence[np.ndarray],
     roi_limit: int = 1500,
     progress=lambda text: None,
+    watch: Watch = unwatched,
 ) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Quantize all stages; the heads see RoIs that the int8 first stage really produces.
 
@@ -172,6 +181,8 @@ def quantize_model(
         RoIs per head to calibrate on.
     progress : callable
         Told what is being done.
+    watch : callable
+        Goes around every loop, as tqdm does.
 
     Returns
     -------
@@ -186,11 +197,12 @@ def quantize_model(
         not get one common zero point.
     """
     manifest = build_manifest(model.config, classes)
-    samples = list(image_samples(images, manifest))
+    samples = list(image_samples(watch(images, "reading images"), manifest))
     progress("equalizing channels")
-    equalize(model.first_stage, samples)
+    equalize(model.first_stage, watch(samples, "equalizing channels"))
     progress("quantizing backbone")
-    stages = {"backbone": convert_stage(model, "backbone", samples)}
+    watched = watch(samples, "calibrating backbone")
+    stages = {"backbone": convert_stage(model, "backbone", watched)}
     specs = {"backbone": stage_spec("backbone", stages["backbone"])}
     check_zero_points(manifest, specs["backbone"])
     recorders = {name: Recorder(m, name) for name, m in model.stages.items() if name != "backbone"}
@@ -198,7 +210,7 @@ def quantize_model(
         manifest, {"backbone": Stage(stages["backbone"], specs["backbone"]), **recorders}
     )
     progress("collecting RoIs")
-    for rgb in images:
+    for rgb in watch(images, "collecting RoIs"):
         pipeline(rgb, score_threshold=0.05, max_detections=20)
     for name, recorder in recorders.items():
         if not recorder.seen:
@@ -209,7 +221,7 @@ def quantize_model(
         progress(f"quantizing {name}")
         limits = feature_range(model, specs["backbone"])
         samples = head_samples(recorder.seen, roi_limit, limits=limits)
-        stages[name] = convert_stage(model, name, samples)
+        stages[name] = convert_stage(model, name, watch(samples, f"calibrating {name}"))
         specs[name] = stage_spec(name, stages[name])
     manifest["stages"] = specs
     return manifest, stages

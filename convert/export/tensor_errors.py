@@ -27,7 +27,7 @@ from edgemask.runtime import Stage
 
 from ..arch.keras_stages import INPUTS
 from ..arch.model import MaskRCNN
-from .quantize import convert_stage
+from .quantize import Watch, convert_stage, unwatched
 
 MAX_SAMPLES = 8  # runs of a head; each has all RoIs of an image
 
@@ -210,6 +210,7 @@ def pack_errors(
     manifest: Mapping[str, Any],
     stages: Mapping[str, bytes],
     images: Sequence[np.ndarray],
+    watch: Watch = unwatched,
 ) -> list[TensorError]:
     """Errors of every tensor of an int8 network, the greatest damage first.
 
@@ -221,13 +222,15 @@ def pack_errors(
         As :func:`.quantize.quantize_model` returned them.
     images : sequence of uint8 RGB arrays
         Some photographs of the kind the model is for; `MAX_SAMPLES` are used.
+    watch : callable
+        Goes around the loop over the stages, as tqdm does.
     """
     taps = {n: _Tap(Stage(data, manifest["stages"][n]), n) for n, data in stages.items()}
     pipeline = Pipeline(manifest, taps)
     for rgb in images[:MAX_SAMPLES]:
         pipeline(rgb, score_threshold=0.05, max_detections=20)
     found = []
-    for name, tap in taps.items():
+    for name, tap in watch(taps.items(), "comparing tensors"):
         exact = convert_stage(model, name, [], "float32")
         layers = {layer.name for layer in model.stages[name].layers}
         found += compare_stage(name, exact, stages[name], tap.seen, layers)

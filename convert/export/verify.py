@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from edgemask.runtime import Stage
 
 from ..arch.keras_stages import INPUTS, KerasStage
 from ..arch.model import MaskRCNN
-from .quantize import QuantizationError, check_zero_points
+from .quantize import QuantizationError, Watch, check_zero_points, unwatched
 
 MIN_SIGNAL = 12.0  # dB between a float output and its int8 error; healthy stages reach 18 to 35
 MIN_MATCHED = 0.85  # share of confident detections found by both
@@ -108,7 +108,7 @@ class _Compared(KerasStage):
 
 def compare_tensors(
     pack: ModelPack, model: MaskRCNN, stages: dict[str, Stage],
-    images: Sequence[np.ndarray], result: Verification,
+    images: Iterable[np.ndarray], result: Verification,
 ) -> None:  # fmt: skip
     """Every stage output, int8 against float on the same int8 input."""
     powers: dict[str, list[tuple]] = {}
@@ -146,7 +146,7 @@ def _variance(row: np.ndarray) -> float:
 
 def compare_end_to_end(
     pack: ModelPack, model: MaskRCNN, stages: dict[str, Stage],
-    images: Sequence[np.ndarray], result: Verification, score: float = 0.5,
+    images: Iterable[np.ndarray], result: Verification, score: float = 0.5,
 ) -> None:  # fmt: skip
     """Detections of the int8 pack against the float network's, image by image.
 
@@ -157,8 +157,8 @@ def compare_end_to_end(
     exact = Pipeline(pack.manifest, {name: KerasStage(m, name) for name, m in model.stages.items()})
     quick = Pipeline(pack.manifest, stages)
     totals = {"float": 0, "int8": 0}
-    matched, overlaps, shifts = 0, [], []
-    for rgb in images:
+    looked, matched, overlaps, shifts = 0, 0, [], []
+    for looked, rgb in enumerate(images, 1):  # noqa: B007
         both = {"float": exact(rgb, score / 2), "int8": quick(rgb, score / 2)}
         for own, other in (("float", "int8"), ("int8", "float")):
             mine, theirs = both[own][both[own].scores >= score], both[other]
@@ -187,7 +187,7 @@ def compare_end_to_end(
                 f"apart; it must be at most {MAX_KEYPOINT_SHIFT}"
             )
     if not count:
-        result.failures.append(f"neither network finds anything in the {len(images)} images given")
+        result.failures.append(f"neither network finds anything in the {looked} images given")
     elif share < MIN_MATCHED or mean < MIN_MASK_IOU:
         result.failures.append(
             f"end to end: {share:.0%} of the detections agree with mean mask IoU {mean:.3f}; "
@@ -206,7 +206,9 @@ def keypoint_shifts(mine: Instances, theirs: Instances) -> list[float]:
     return found
 
 
-def verify(pack: ModelPack, model: MaskRCNN | None, images: Sequence[np.ndarray]) -> Verification:
+def verify(
+    pack: ModelPack, model: MaskRCNN | None, images: Sequence[np.ndarray], watch: Watch = unwatched
+) -> Verification:
     """Run all checks.
 
     Parameters
@@ -216,10 +218,12 @@ def verify(pack: ModelPack, model: MaskRCNN | None, images: Sequence[np.ndarray]
         The float parent; None checks the partitions only.
     images : sequence of uint8 RGB arrays
         Photographs with objects of the pack's classes.
+    watch : callable
+        Goes around every loop over them, as tqdm does.
     """
     result = Verification()
     stages = check_partitions(pack, result)
     if model is not None:
-        compare_tensors(pack, model, stages, images, result)
-        compare_end_to_end(pack, model, stages, images, result)
+        compare_tensors(pack, model, stages, watch(images, "comparing tensors"), result)
+        compare_end_to_end(pack, model, stages, watch(images, "comparing detections"), result)
     return result

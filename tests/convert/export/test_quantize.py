@@ -203,6 +203,21 @@ def test_nothing_found(tiny_pack: Any, tiny_model: Any, monkeypatch: pytest.Monk
         quantize_model(tiny_model, CLASSES, [np.zeros((64, 64, 3), np.uint8)])
 
 
+def test_every_loop_can_be_watched(tiny_model: Any, drawn_images: list[np.ndarray]) -> None:
+    seen = {}
+
+    def watch(items: Any, title: str) -> Any:
+        seen[title] = len(items)
+        return items
+
+    quantize_model(tiny_model, CLASSES, drawn_images, watch=watch)
+    assert seen.pop("calibrating box_head") > 0
+    assert seen.pop("calibrating mask_head") > 0
+    photographs = ("reading images", "equalizing channels", "calibrating backbone",
+                   "collecting RoIs")  # fmt: skip
+    assert seen == dict.fromkeys(photographs, len(drawn_images))
+
+
 def test_zero_points_must_agree(tiny_pack: Any) -> None:
     outputs = {f"p{n}": {"scale": 0.01 * n, "zero_point": -128} for n in (2, 3, 4, 5)}
     check_zero_points(tiny_pack.manifest, {"outputs": outputs})  # scales may differ

@@ -89,6 +89,20 @@ def test_detections_of_another_class_do_not_agree(
     assert bool(result.failures) == (matched < 1)
 
 
+def test_every_loop_over_the_photographs_can_be_watched(
+    tiny_pack: Any, tiny_model: Any, drawn_images: list[np.ndarray]
+) -> None:
+    seen = {}
+
+    def watch(images: Any, title: str) -> Any:
+        seen[title] = len(images)
+        return images
+
+    verify(tiny_pack, tiny_model, drawn_images, watch)
+    assert set(seen) == {"comparing tensors", "comparing detections"}
+    assert set(seen.values()) == {len(drawn_images)}
+
+
 def test_nothing_to_compare(tiny_pack: Any, tiny_model: Any) -> None:
     result = verify(tiny_pack, tiny_model, [])
     assert result.failures == ["neither network finds anything in the 0 images given"]

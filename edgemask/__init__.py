@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from edgemask.overlay import draw
     from edgemask.segmenter import Segmenter
     from edgemask.sources import open_source
+    from edgemask.tracking import Tracker
 
 __version__ = "0.1.0"
 _ERRORS = (
@@ -56,6 +57,7 @@ __all__ = [
     "Segmenter",
     "SourceError",
     "SourceTimeout",
+    "Tracker",
     "__version__",
     "draw",
     "errors",
@@ -67,6 +69,7 @@ _HOME = {
     "CropMasks": "edgemask.masks",
     "Instances": "edgemask.instances",
     "Segmenter": "edgemask.segmenter",
+    "Tracker": "edgemask.tracking",
     "draw": "edgemask.overlay",
     "load_image": "edgemask.images",
     "open_source": "edgemask.sources",

@@ -31,7 +31,8 @@ def draw_labels(
     """Write class and score beside each instance, the best instances choosing their place first.
 
     Labels must not hide the picture: where they would, only scores are written, and in the end only
-    those of the best instances.
+    those of the best instances. An instance that has a track is labelled with its number, which
+    then stands in place of the score.
 
     Parameters
     ----------
@@ -49,6 +50,9 @@ def draw_labels(
     boxes = instances.masks.boxes
     sizes = np.clip((boxes[:, 3] - boxes[:, 1]) * 0.2, smallest_font, font).tolist()
     scores = [f"{score:.2f}" for score in instances.scores.tolist()]
+    for n, track in enumerate(instances.track_ids.tolist()):
+        if track >= 0:
+            scores[n] = f"#{track}"
     texts = [f"{name} {score}" for name, score in zip(instances.class_names, scores, strict=True)]
     full = sum(math.prod(_chip(*label).size) for label in zip(texts, sizes, strict=True))
     crowded = full > _LABEL_SHARE * height * width

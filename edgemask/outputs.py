@@ -23,6 +23,7 @@ __all__ = [
     "image_ids",
     "instance_ids",
     "json_line",
+    "output_error",
     "write_file",
     "write_json",
     "write_png",
@@ -73,10 +74,11 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
     except OutputError:
         raise
     except OSError as error:
-        raise _output_error(path, error) from error
+        raise output_error(path, error) from error
 
 
-def _output_error(path: Path, error: OSError) -> OutputError:
+def output_error(path: Path, error: OSError) -> OutputError:
+    """Return the error that says why a file could not be written and what to do; has ``errno``."""
     reason = error.strerror or str(error)
     if error.errno in (errno.ENOTDIR, errno.EEXIST):
         cure = f"a file is in the way of the folder {path.parent}: choose another folder"

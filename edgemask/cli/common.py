@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 __all__ = [
     "Progress",
     "add_model_options",
+    "add_reconnect",
+    "add_score",
     "make_segmenter",
     "model_record",
     "positive_int",
@@ -69,6 +71,35 @@ def thread_count(text: str) -> int:
     if value > MOST_THREADS:
         raise argparse.ArgumentTypeError(f"{text} threads are too many: give 1 to {MOST_THREADS}")
     return value
+
+
+def add_reconnect(parser: argparse.ArgumentParser) -> None:
+    """Add --reconnect."""
+    parser.add_argument(
+        "--reconnect",
+        metavar="N",
+        type=whole_number,
+        default=10,
+        help="attempts in a row to open a camera or stream again that has stopped; 0 ends with it "
+        "(default: 10, which takes two and a half minutes)",
+    )
+
+
+def add_score(parser: argparse.ArgumentParser) -> None:
+    """Add --score and --max-detections."""
+    parser.add_argument(
+        "--score",
+        type=score,
+        default=0.5,
+        help="leave out what is less sure than this, 0 to 1 (default: 0.5)",
+    )
+    parser.add_argument(
+        "--max-detections",
+        metavar="N",
+        type=positive_int,
+        default=20,
+        help="most instances per image (default: 20)",
+    )
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:

@@ -56,27 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="most frames of each video, camera or stream (default: all of a video; a camera "
         "until Ctrl-C)",
     )
-    parser.add_argument(
-        "--reconnect",
-        metavar="N",
-        type=common.whole_number,
-        default=10,
-        help="attempts in a row to open a camera or stream again that has stopped; 0 ends with it "
-        "(default: 10, which takes two and a half minutes)",
-    )
-    parser.add_argument(
-        "--score",
-        type=common.score,
-        default=0.5,
-        help="leave out what is less sure than this, 0 to 1 (default: 0.5)",
-    )
-    parser.add_argument(
-        "--max-detections",
-        metavar="N",
-        type=common.positive_int,
-        default=20,
-        help="most instances per image (default: 20)",
-    )
+    common.add_reconnect(parser)
+    common.add_score(parser)
     common.add_model_options(parser)
 
 

@@ -33,13 +33,16 @@ def formats(text: str) -> list[str]:
 
 
 def describe(instances: Instances) -> str:
-    """Return what was found as a phrase: ``2 instances (person 0.97, person 0.61)``."""
+    """Return what was found as a phrase: ``2 instances (person 0.97, person 0.61)``.
+
+    Where there are tracks, their numbers too: ``person #3 0.97``.
+    """
     if not len(instances):
         return "nothing found"
-    found = [
-        f"{name} {score:.2f}"
-        for name, score in zip(instances.class_names, instances.scores.tolist(), strict=True)
-    ]
+    columns = zip(
+        instances.class_names, instances.track_ids.tolist(), instances.scores.tolist(), strict=True
+    )
+    found = [f"{name}{f' #{track}' if track >= 0 else ''} {s:.2f}" for name, track, s in columns]
     shown = ", ".join(found[:5]) + (", …" if len(found) > 5 else "")
     return f"{len(found)} instance{'s' if len(found) > 1 else ''} ({shown})"
 

@@ -21,10 +21,10 @@ from edgemask.live.result import Result
 from edgemask.live.silence import Silence
 from edgemask.overlay import PALETTE, draw
 from edgemask.settings import Settings, ZoneSettings, size_in_bytes
+from edgemask.tracking import FrameClock, Tracker
 from edgemask.watch.clips import ClipMaker
 from edgemask.watch.event import Event
 from edgemask.watch.hook import Hook
-from edgemask.watch.presence import FrameClock, Presence
 from edgemask.watch.rules import Sighting, ZoneRule
 from edgemask.watch.store import EventStore
 from edgemask.watch.zones import Zone
@@ -64,7 +64,7 @@ class Scene:
         self._leaving = leaving
         self._rules = [ZoneRule(zone) for zone in zones]
         lost = max((zone.leave_seconds for zone in zones), default=0)
-        self._presence = Presence(round(lost * _SECOND))
+        self._tracker = Tracker(round(lost * _SECOND))
         self._zones: list[Zone] = []
         self._size: tuple[int, int] | None = None
         self._events = 0
@@ -97,7 +97,7 @@ class Scene:
         if instances.size != self._size:
             self._zones = [Zone(settings, *instances.size) for settings in self._settings]
             self._size = instances.size
-        tracks = self._presence.update(now_ns, instances.boxes, instances.class_ids)
+        tracks = self._tracker.match(now_ns, instances.boxes, instances.class_ids)
         events = []
         for zone, rule in zip(self._zones, self._rules, strict=True):
             is_in = zone.inside(instances).tolist()

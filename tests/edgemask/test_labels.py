@@ -111,3 +111,20 @@ def test_old_pillow_without_a_scalable_font(monkeypatch):
             cache.cache_clear()
     assert 3 < large.width / small.width < 5
     assert np.asarray(large)[:, :, 0].max() > 200
+
+
+def test_a_track_is_labelled_with_its_number(monkeypatch):
+    texts = []
+    chip = labels._chip
+
+    def record(text, size):
+        texts.append(text)
+        return chip(text, size)
+
+    monkeypatch.setattr(labels, "_chip", record)
+    found = people(240, 320, 2, 60)
+    found.track_ids = np.array([12, -1], np.int32)
+    draw(np.zeros((240, 320, 3), np.uint8), found)
+    assert "person #12" in texts
+    assert not any("0." in text for text in texts if "#" in text)
+    assert any(text.startswith(("person 0", "person 1")) for text in texts)

@@ -1,4 +1,4 @@
-"""Recognising in a frame who was in the frames before, by the boxes alone.
+"""Tracking: recognising in a frame who was in the frames before, by the boxes alone.
 
 Enough to say how long somebody has been somewhere; no appearance, no motion model. Boxes are
 compared by generalised IoU (Rezatofighi et al. 2019), which unlike IoU still tells near from far
@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from edgemask.boxes import Floats, area, as_boxes, overlap_and_union
+from edgemask.instances import Instances
 
-__all__ = ["FrameClock", "Presence", "generalised_iou"]
+__all__ = ["FrameClock", "Tracker", "generalised_iou"]
 
 _STALL_NS = 60_000_000_000
 
@@ -27,8 +28,8 @@ class _Track:
     seen_ns: int
 
 
-class Presence:
-    """Gives instances numbers that stay the same from frame to frame.
+class Tracker:
+    """Gives instances track ids, which stay the same from frame to frame.
 
     Parameters
     ----------
@@ -40,14 +41,36 @@ class Presence:
         size may lie one and a third of their width apart.
     """
 
-    def __init__(self, max_lost_ns: int, min_similarity: float = -0.4) -> None:
+    def __init__(self, max_lost_ns: int = 2_000_000_000, min_similarity: float = -0.4) -> None:
         self._max_lost_ns = max_lost_ns
         self._min_similarity = min_similarity
         self._tracks: dict[int, _Track] = {}
         self._next = 1
 
-    def update(self, now_ns: int, boxes: ArrayLike, class_ids: ArrayLike) -> list[int]:
-        """Return the track of each instance; the most alike pair is matched first.
+    def update(self, instances: Instances, now_ns: int) -> Instances:
+        """Return the instances with their ``track_ids`` set.
+
+        Parameters
+        ----------
+        instances : Instances
+            Of the next frame.
+        now_ns : int
+            Time of the frame in nanoseconds, for instance its ``sensor_ns``; not before that of the
+            last one.
+
+        Returns
+        -------
+        Instances
+            The same boxes, masks and keypoints, not copied.
+        """
+        return Instances(
+            instances.boxes, instances.scores, instances.class_ids, instances.masks,
+            instances.class_names, keypoints=instances.keypoints,
+            track_ids=self.match(now_ns, instances.boxes, instances.class_ids),
+        )  # fmt: skip
+
+    def match(self, now_ns: int, boxes: ArrayLike, class_ids: ArrayLike) -> list[int]:
+        """Return the track of each box of the next frame; the most alike pair is matched first.
 
         Parameters
         ----------

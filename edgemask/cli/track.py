@@ -1,0 +1,166 @@
+"""``edgemask track``: follow the instances of a video or camera, and keep what was seen."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgemask.cli import common, results
+from edgemask.errors import OutputError, SourceError
+
+if TYPE_CHECKING:
+    from edgemask.cli.film import Film
+    from edgemask.sources.base import Frame, Source
+
+HELP = "follow the instances of a video or camera from frame to frame"
+EXAMPLE = "edgemask track film.mp4 --out film.jsonl"
+
+_SECOND = 1_000_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="video file, folder of frames, camera:0, /dev/video0, rtsp://…, http://…, synthetic:",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        help="take to write, JSON Lines (default: NAME.jsonl after the source, in this folder); "
+        "an older one is never replaced",
+    )
+    parser.add_argument(
+        "--overlay",
+        metavar="FILM",
+        type=Path,
+        help="also write an MP4 film with the tracks drawn over the frames; needs edgemask[video]",
+    )
+    parser.add_argument(
+        "--frames",
+        metavar="N",
+        type=common.positive_int,
+        help="most frames (default: all of a video; a camera until Ctrl-C)",
+    )
+    parser.add_argument(
+        "--max-lost",
+        metavar="SECONDS",
+        type=_seconds,
+        default=2.0,
+        help="how long an instance may be out of sight and keep its track (default: 2)",
+    )
+    common.add_reconnect(parser)
+    common.add_score(parser)
+    common.add_model_options(parser)
+
+
+def _seconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1
+    if not 0 <= value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds from 0 to 3600")
+    return value
+
+
+def run(options: argparse.Namespace) -> int:
+    """Write a line for each frame; what there is stays when the run ends early."""
+    from edgemask.overlay import draw
+    from edgemask.sources import open_source, shown
+    from edgemask.takes.writer import TakeWriter
+    from edgemask.tracking import FrameClock, Tracker
+
+    name = shown(options.source)
+    segmenter = common.make_segmenter(options, options.score, options.max_detections)
+    model = common.model_record(segmenter)
+    tracker, clock = Tracker(round(options.max_lost * _SECOND)), FrameClock()
+    start, done, tracks = time.monotonic(), 0, 0
+    for path in filter(None, (options.out, options.overlay)):
+        if path.exists():
+            raise OutputError(f"{path} exists already: choose another name")
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(options.source))
+        film = stack.enter_context(_film(options.overlay, source))
+        expected = min(source.length or sys.maxsize, options.frames or sys.maxsize)
+        progress = common.Progress("tracking", expected if expected < sys.maxsize else 0)
+        stack.enter_context(progress)
+
+        def report(line: str) -> None:
+            progress.clear()
+            common.report_warning(line)
+
+        take, interrupted = None, False
+        try:
+            for frame in itertools.islice(_frames(source, options, report, stack), options.frames):
+                if take is None:
+                    path = options.out or _unused(Path(f"{_stem(options.source, frame)}.jsonl"))
+                    take = stack.enter_context(TakeWriter(path))
+                now_ns = clock(frame.sensor_ns, time.monotonic_ns())
+                instances = tracker.update(segmenter(frame.rgb), now_ns)
+                take.add(frame, instances, model)
+                done += 1
+                tracks = max([tracks, *instances.track_ids.tolist()])
+                progress.update(done)
+                if source.live:
+                    print(f"{frame.name}: {results.describe(instances)}", flush=True)
+                if film is not None:
+                    film.add(draw(frame.rgb, instances, out=frame.rgb), frame.sensor_ns)
+        except KeyboardInterrupt:
+            interrupted = True  # how a camera is ended
+    if take is None:
+        if interrupted:
+            raise KeyboardInterrupt
+        raise SourceError(f"{name} has no frame: check what sends it")
+    seconds = time.monotonic() - start
+    print(f"{name}: {done} frames, {tracks} tracks -> {take.path} ({seconds:.1f} s)")
+    return 130 if interrupted else 0
+
+
+def _frames(
+    source: Source,
+    options: argparse.Namespace,
+    report: Callable[[str], None],
+    stack: contextlib.ExitStack,
+) -> Iterator[Frame]:
+    """Return the frames; those of a live source go on when it has stopped and comes back."""
+    from edgemask.live.reopen import BACKOFF, Backoff, reopening
+    from edgemask.sources import open_source
+
+    if not source.live:
+        return iter(source)
+    backoff = Backoff(*BACKOFF, options.reconnect)
+    frames = reopening(source, lambda: open_source(options.source), backoff, report)
+    stack.callback(frames.close)
+    return frames
+
+
+def _film(path: Path | None, source: Source) -> contextlib.AbstractContextManager[Film | None]:
+    if path is None:
+        return contextlib.nullcontext()
+    from edgemask.cli.film import Film
+
+    return Film(path, getattr(source, "rate", None))
+
+
+def _stem(uri: str, frame: Frame) -> str:
+    """Return a name for a file: ``film`` of the frame ``film-000012``, else that of the source."""
+    series = frame.name.removesuffix(f"-{frame.index:06d}")
+    return (series if series != frame.name else Path(uri).stem) or "take"
+
+
+def _unused(path: Path) -> Path:
+    """Return the path, or with ``-2``, ``-3``, … the first that does not exist."""
+    found, number = path, 1
+    while found.exists():
+        number += 1
+        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
+    return found

@@ -1,0 +1,212 @@
+"""``edgemask track`` and ``edgemask export``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import fake_picamera2
+import numpy as np
+import pytest
+from PIL import Image
+from synthetic import COLOURS, make_instances
+
+from edgemask.cli import common, main, track
+from edgemask.instances import Instances
+from edgemask.mp4 import Mp4
+from edgemask.takes.reader import read_take
+
+pytestmark = pytest.mark.usefixtures("fake_segmenter")
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def walk(here: Path) -> Path:
+    """Two squares that walk towards each other, in six frames."""
+    folder = here / "walk"
+    folder.mkdir()
+    for n in range(6):
+        rgb = np.zeros((48, 64, 3), np.uint8)
+        rgb[8:28, 4 + 3 * n : 14 + 3 * n] = COLOURS[0]
+        rgb[20:40, 50 - 3 * n : 60 - 3 * n] = COLOURS[1]
+        Image.fromarray(rgb).save(folder / f"{n:03d}.png")
+    return folder
+
+
+class Bright:
+    """Finds what is white, whatever the compression of a film has made of it."""
+
+    def __init__(self, pack: Any) -> None:
+        self.pack = pack
+
+    def __call__(self, rgb: np.ndarray) -> Instances:
+        mask = rgb.min(axis=2) > 128
+        return make_instances(mask[None]) if mask.any() else Instances.empty(*mask.shape)
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_a_folder_of_frames(capsys, walk: Path) -> None:
+    status, out, err = run(capsys, "track", walk, "--model", "people")
+    assert (status, err) == (0, "")
+    assert out.startswith(f"{walk}: 6 frames, 2 tracks -> walk.jsonl (")
+    records = list(read_take("walk.jsonl"))
+    assert [record.index for record in records] == list(range(6))
+    for n, record in enumerate(records):
+        left = {item["track_id"]: item["box"][0] for item in record.instances}
+        assert sorted(left) == [1, 2]
+        assert sorted(left.values()) == sorted([4 + 3 * n, 50 - 3 * n])
+    first = {item["box"][1]: item["track_id"] for item in records[0].instances}
+    last = {item["box"][1]: item["track_id"] for item in records[-1].instances}
+    assert first == last
+    assert json.loads(Path("walk.jsonl").read_text().splitlines()[0])["model"]["name"] == "fake"
+
+
+def test_an_older_take_stays(capsys, walk: Path) -> None:
+    for name in ("walk.jsonl", "walk-2.jsonl", "walk-3.jsonl"):
+        assert run(capsys, "track", walk, "--frames", 2)[1].split(" -> ")[1].startswith(f"{name} (")
+    assert len(list(read_take("walk-3.jsonl"))) == 2
+    for option in ("--out", "--overlay"):
+        status, _, err = run(capsys, "track", walk, option, "walk.jsonl")
+        assert (status, err) == (
+            1, "edgemask: error: walk.jsonl exists already: choose another name\n")  # fmt: skip
+    assert len(list(read_take("walk.jsonl"))) == 2
+
+
+def test_a_camera_says_who_is_seen(capsys, monkeypatch, here: Path) -> None:
+    fake_picamera2.install(monkeypatch)
+    status, out, _ = run(
+        capsys, "track", "camera:0?size=64x48", "--frames", 3, "--out", "a/b.jsonl"
+    )
+    assert status == 0
+    assert out.count("camera-") == 3
+    assert len(list(read_take("a/b.jsonl"))) == 3
+
+
+def test_ctrl_c_ends_a_take_and_keeps_it(capsys, monkeypatch, walk: Path) -> None:
+    frames = track._frames
+
+    def interrupted(*arguments):
+        for frame in frames(*arguments):
+            if frame.index == 4:
+                raise KeyboardInterrupt
+            yield frame
+
+    monkeypatch.setattr(track, "_frames", interrupted)
+    status, out, _ = run(capsys, "track", walk)
+    assert status == 130
+    assert ": 4 frames, 2 tracks -> walk.jsonl" in out
+    assert len(list(read_take("walk.jsonl"))) == 4
+
+
+def test_lost_for_longer_than_allowed(capsys, monkeypatch, here: Path) -> None:
+    """Somebody who is out of sight for two frames of a second each."""
+    pytest.importorskip("av")
+    film = Mp4("gap.mp4", 48, 64)
+    for n in range(8):
+        rgb = np.zeros((48, 64, 3), np.uint8)
+        if n not in (3, 4):
+            rgb[8:40, 20:40] = 255
+        film.add(rgb, n * 1_000_000_000)
+    film.close()
+    make = common.make_segmenter
+    monkeypatch.setattr(common, "make_segmenter", lambda *args: Bright(make(*args).pack))
+    assert "8 frames, 1 tracks" in run(capsys, "track", "gap.mp4", "--max-lost", 5)[1]
+    assert "8 frames, 2 tracks" in run(capsys, "track", "gap.mp4", "--max-lost", 1)[1]
+
+
+def test_overlay(capsys, walk: Path) -> None:
+    av = pytest.importorskip("av")
+    assert run(capsys, "track", walk, "--overlay", "film.mp4")[0] == 0
+    with av.open("film.mp4") as film:
+        assert sum(1 for _ in film.decode(video=0)) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.mp4"], "'none.mp4' does not exist"),
+        (["walk", "--max-lost", "-1"], "'-1' is not a number of seconds from 0 to 3600"),
+        (["walk", "--max-lost", "nan"], "'nan' is not a number of seconds from 0 to 3600"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(capsys, walk: Path, arguments, message: str) -> None:
+    status, _, err = run(capsys, "track", *arguments)
+    assert status == 1
+    assert err.count("\n") == 1
+    assert message in err
+    assert not Path("walk.jsonl").exists()
+
+
+# ---- export
+
+
+@pytest.mark.parametrize(
+    ("form", "name", "said"),
+    [
+        ("csv", "walk.csv", "walk.jsonl -> walk.csv"),
+        ("coco", "walk.coco.json", "walk.jsonl -> walk.coco.json"),
+        ("silhouettes", "walk_silhouettes", "12 files -> walk_silhouettes"),
+    ],
+)
+def test_export(capsys, walk: Path, form: str, name: str, said: str) -> None:
+    run(capsys, "track", walk)
+    assert run(capsys, "export", "walk.jsonl", "--to", form) == (0, f"{said}\n", "")
+    assert Path(name).exists()
+
+
+def test_export_elsewhere(capsys, walk: Path) -> None:
+    run(capsys, "track", walk)
+    assert run(capsys, "export", "walk.jsonl", "--to", "csv", "--out", "a/b.csv")[0] == 0
+    assert Path("a/b.csv").read_text().count("\n") == 13
+
+
+def test_a_power_cut_is_reported_once(capsys, walk: Path) -> None:
+    run(capsys, "track", walk)
+    take = Path("walk.jsonl")
+    take.write_bytes(take.read_bytes()[:-20])
+    status, _, err = run(capsys, "export", take, "--to", "coco")
+    assert status == 0
+    assert err == "edgemask: warning: walk.jsonl: the last line is not complete and is left out\n"
+
+
+def test_files_of_two_takes_are_not_mixed(capsys, walk: Path) -> None:
+    run(capsys, "track", walk)
+    run(capsys, "export", "walk.jsonl", "--to", "silhouettes")
+    status, _, err = run(capsys, "export", "walk.jsonl", "--to", "silhouettes")
+    assert status == 1
+    assert err == "edgemask: error: walk_silhouettes is not empty: choose another folder\n"
+
+
+def test_the_take_is_not_overwritten(capsys, walk: Path) -> None:
+    run(capsys, "track", walk)
+    before = Path("walk.jsonl").read_bytes()
+    status, _, err = run(capsys, "export", "walk.jsonl", "--to", "csv", "--out", "walk.jsonl")
+    assert (status, "is the take itself" in err) == (1, True)
+    assert Path("walk.jsonl").read_bytes() == before
+
+
+def test_openpose_without_keypoints(capsys, walk: Path) -> None:
+    run(capsys, "track", walk)
+    status, _, err = run(capsys, "export", "walk.jsonl", "--to", "openpose")
+    assert status == 1
+    assert "--model people-pose" in err
+    assert not Path("walk_json").exists()
+
+
+def test_no_take(capsys, here: Path) -> None:
+    status, _, err = run(capsys, "export", "none.jsonl", "--to", "csv")
+    assert status == 1
+    assert err == (
+        "edgemask: error: none.jsonl cannot be read (No such file or directory): check its name\n"
+    )

@@ -15,6 +15,7 @@ _TICKS = 90_000  # a second; the clock of MPEG
 _USUAL_RATE = Fraction(25)
 # Without looking ahead, for which x264 would keep 40 frames in memory.
 _H264_OPTIONS = {"preset": "veryfast", "tune": "zerolatency"}
+_FRAGMENTS = {"movflags": "frag_keyframe+empty_moov", "flush_packets": "1"}
 
 
 class Mp4:
@@ -30,21 +31,33 @@ class Mp4:
         Of all frames. A last odd row or column is cut off, since H.264 has none.
     rate : Fraction, optional
         Frames per second, for those that do not have a time.
+    fragmented : bool
+        Whether what has been written can be played before the film is complete, and so after a
+        power cut: all but the last second.
     """
 
     def __init__(
-        self, file: str | IO[bytes], height: int, width: int, rate: Fraction | None = None
+        self,
+        file: str | IO[bytes],
+        height: int,
+        width: int,
+        rate: Fraction | None = None,
+        *,
+        fragmented: bool = False,
     ) -> None:
         self._av = import_av()
         self._rate = rate or _USUAL_RATE
         self._size = height - height % 2, width - width % 2
         self._last = -1
-        self._container = self._av.open(file, "w", format="mp4")
+        options = _FRAGMENTS if fragmented else {}
+        self._container = self._av.open(file, "w", format="mp4", options=options)
         # Wheels of PyAV have x264, some distributions' packages do not.
         codec = "libx264" if "libx264" in self._av.codecs_available else "mpeg4"
         self._stream: Any = self._container.add_stream(codec, rate=self._rate)
         self._stream.height, self._stream.width = self._size
         self._stream.pix_fmt = "yuv420p"
+        if fragmented:
+            self._stream.codec_context.gop_size = max(1, round(self._rate / 2))
         self._stream.codec_context.time_base = Fraction(1, _TICKS)
         if codec == "libx264":
             self._stream.codec_context.options = _H264_OPTIONS

@@ -12,7 +12,19 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from edgemask import __version__
-from edgemask.cli import bench, demo, doctor, eval, export, info, predict, serve, track, watch
+from edgemask.cli import (
+    bench,
+    demo,
+    doctor,
+    eval,
+    export,
+    info,
+    predict,
+    record,
+    serve,
+    track,
+    watch,
+)
 from edgemask.cli.common import report_error, report_warning
 from edgemask.errors import EdgeMaskError
 
@@ -23,7 +35,7 @@ __all__ = ["build_parser", "main"]
 # this once, when a verb loads it.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-_VERBS = (demo, predict, track, export, eval, info, doctor, watch, serve, bench)
+_VERBS = (demo, predict, record, track, export, eval, info, doctor, watch, serve, bench)
 
 
 class _UsageError(Exception):

@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from edgemask.segmenter import Segmenter
+    from edgemask.sources.base import Frame
 
 __all__ = [
     "Progress",
@@ -23,6 +25,7 @@ __all__ = [
     "report_warning",
     "score",
     "thread_count",
+    "unused_name",
     "whole_number",
 ]
 
@@ -145,6 +148,20 @@ def model_record(segmenter: Segmenter) -> Mapping[str, str]:
     """Return what identifies the model in a result file."""
     pack = segmenter.pack
     return {"name": pack.name, "version": pack.version, "sha256": pack.sha256}
+
+
+def unused_name(uri: str, frame: Frame, suffix: str) -> Path:
+    """Return a name in this folder for what is made of a source, which no file has.
+
+    ``film.jsonl`` after the frame ``film-000012``, or else after the source; then ``film-2.jsonl``.
+    """
+    series = frame.name.removesuffix(f"-{frame.index:06d}")
+    stem = (series if series != frame.name else Path(uri).stem) or "take"
+    found, number = Path(f"{stem}{suffix}"), 1
+    while found.exists():
+        number += 1
+        found = Path(f"{stem}-{number}{suffix}")
+    return found
 
 
 class Progress:

@@ -102,7 +102,7 @@ def run(options: argparse.Namespace) -> int:
         try:
             for frame in itertools.islice(_frames(source, options, report, stack), options.frames):
                 if take is None:
-                    path = options.out or _unused(Path(f"{_stem(options.source, frame)}.jsonl"))
+                    path = options.out or common.unused_name(options.source, frame, ".jsonl")
                     take = stack.enter_context(TakeWriter(path))
                 now_ns = clock(frame.sensor_ns, time.monotonic_ns())
                 instances = tracker.update(segmenter(frame.rgb), now_ns)
@@ -131,12 +131,19 @@ def _frames(
     report: Callable[[str], None],
     stack: contextlib.ExitStack,
 ) -> Iterator[Frame]:
-    """Return the frames; those of a live source go on when it has stopped and comes back."""
+    """Return the frames, of a film that was recorded with the times of its recording.
+
+    Those of a live source go on when it has stopped and comes back.
+    """
     from edgemask.live.reopen import BACKOFF, Backoff, reopening
     from edgemask.sources import open_source
+    from edgemask.sources.video import VideoFile
+    from edgemask.takes.times import timed, times_path
 
     if not source.live:
-        return iter(source)
+        times = times_path(options.source)
+        recorded = isinstance(source, VideoFile) and times.is_file()
+        return timed(source, times) if recorded else iter(source)
     backoff = Backoff(*BACKOFF, options.reconnect)
     frames = reopening(source, lambda: open_source(options.source), backoff, report)
     stack.callback(frames.close)
@@ -149,18 +156,3 @@ def _film(path: Path | None, source: Source) -> contextlib.AbstractContextManage
     from edgemask.cli.film import Film
 
     return Film(path, getattr(source, "rate", None))
-
-
-def _stem(uri: str, frame: Frame) -> str:
-    """Return a name for a file: ``film`` of the frame ``film-000012``, else that of the source."""
-    series = frame.name.removesuffix(f"-{frame.index:06d}")
-    return (series if series != frame.name else Path(uri).stem) or "take"
-
-
-def _unused(path: Path) -> Path:
-    """Return the path, or with ``-2``, ``-3``, … the first that does not exist."""
-    found, number = path, 1
-    while found.exists():
-        number += 1
-        found = path.with_name(f"{path.stem}-{number}{path.suffix}")
-    return found

@@ -1,0 +1,85 @@
+"""``edgemask record``: a film of a camera, and the time of every frame."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import time
+from pathlib import Path
+
+from edgemask.cli import common
+from edgemask.errors import OutputError, SourceError
+
+HELP = "record a camera as a film, with the time of every frame"
+EXAMPLE = "edgemask record 'camera:0?size=640x480&fps=30' --seconds 60 --out take.mp4"
+
+_SECOND = 1_000_000_000
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.add_argument(
+        "source",
+        metavar="SRC",
+        help="camera:0, /dev/video0, rtsp://…, http://…, or any other source",
+    )
+    parser.add_argument(
+        "--out",
+        metavar="FILM",
+        type=_film_name,
+        help="film to write, .mp4 (default: NAME.mp4 after the source, in this folder); the times "
+        "go beside it, into NAME.frames.csv; an older one is never replaced",
+    )
+    parser.add_argument(
+        "--seconds",
+        metavar="N",
+        type=common.positive_int,
+        help="how long (default: until Ctrl-C)",
+    )
+
+
+def _film_name(text: str) -> Path:
+    if Path(text).suffix.lower() != ".mp4":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .mp4")
+    return Path(text)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Encode frame by frame; what there is can be played when it ends early, for any reason."""
+    from edgemask.sources import open_source, shown
+    from edgemask.sources.video import import_av
+    from edgemask.takes.recording import Recording
+    from edgemask.takes.times import times_path
+    from edgemask.tracking import FrameClock
+
+    import_av()
+    for path in (options.out, options.out and times_path(options.out)):
+        if path is not None and path.exists():
+            raise OutputError(f"{path} exists already: choose another name")
+    name, clock, count, now_ns = shown(options.source), FrameClock(), 0, 0
+    recording, interrupted = None, False
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(open_source(options.source))
+        progress = stack.enter_context(common.Progress("recording", options.seconds or 0))
+        try:
+            for frame in source:
+                if recording is None:
+                    path = options.out or common.unused_name(options.source, frame, ".mp4")
+                    recording = Recording(path, getattr(source, "rate", None))
+                    stack.enter_context(recording)
+                now_ns = clock(frame.sensor_ns, time.monotonic_ns())
+                progress.update(now_ns // _SECOND)
+                if options.seconds is not None and now_ns >= options.seconds * _SECOND:
+                    break
+                recording.add(frame, now_ns)
+                count += 1
+        except KeyboardInterrupt:
+            interrupted = True  # how a camera is ended
+        dropped = source.dropped
+    if recording is None:
+        if interrupted:
+            raise KeyboardInterrupt
+        raise SourceError(f"{name} has no frame: check what sends it")
+    lost = f" ({dropped} more came too fast to be encoded)" if dropped else ""
+    print(f"{name}: {count} frames in {now_ns / _SECOND:.1f} s{lost} -> {recording.path}")
+    return 130 if interrupted else 0

@@ -1,0 +1,94 @@
+"""``edgemask record``, and what ``edgemask track`` makes of a recording."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgemask.cli import main
+from edgemask.sources.synthetic import Synthetic
+from edgemask.takes.reader import read_take
+
+pytestmark = pytest.mark.usefixtures("fake_segmenter", "here")
+av = pytest.importorskip("av")
+
+SCENE = "synthetic:?size=64x48&fps=10&frames=30"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(capsys: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
+    status = main([str(argument) for argument in arguments])
+    printed = capsys.readouterr()
+    return status, printed.out, printed.err
+
+
+def test_seconds_by_the_camera_s_clock(capsys) -> None:
+    said = f"{SCENE}: 20 frames in 2.0 s -> synthetic.mp4\n"
+    assert run(capsys, "record", SCENE, "--seconds", 2) == (0, said, "")
+    with av.open("synthetic.mp4") as film:
+        assert sum(1 for _ in film.decode(video=0)) == 20
+    assert Path("synthetic.frames.csv").read_text().count("\n") == 21
+
+
+def test_to_the_end_of_a_source(capsys) -> None:
+    status, out, _ = run(capsys, "record", SCENE, "--out", "a/b.mp4")
+    assert (status, ": 30 frames in 2.9 s -> a/b.mp4" in out) == (0, True)
+
+
+def test_a_recording_is_tracked_with_its_own_times(capsys) -> None:
+    run(capsys, "record", SCENE, "--seconds", 1)
+    lines = Path("synthetic.frames.csv").read_text().splitlines()
+    header, rows = lines[0], [f"{5 * n},{n * 10**8 + 7},{n}" for n in range(10)]
+    Path("synthetic.frames.csv").write_text("\n".join([header, *rows]) + "\n")
+    assert run(capsys, "track", "synthetic.mp4")[0] == 0
+    records = list(read_take("synthetic.jsonl"))
+    assert [(r.index, r.sensor_ns, r.wall_ns) for r in records] == [
+        (5 * n, n * 10**8 + 7, n) for n in range(10)]  # fmt: skip
+
+
+def test_an_older_recording_stays(capsys) -> None:
+    run(capsys, "record", SCENE, "--seconds", 1)
+    assert run(capsys, "record", SCENE, "--seconds", 1)[1].endswith("-> synthetic-2.mp4\n")
+    for taken in ("synthetic.mp4", "other.frames.csv"):
+        Path("other.frames.csv").touch()
+        film = taken.replace(".frames.csv", ".mp4")
+        status, _, err = run(capsys, "record", SCENE, "--out", film)
+        assert (status, err) == (
+            1, f"edgemask: error: {taken} exists already: choose another name\n")  # fmt: skip
+
+
+def test_ctrl_c_ends_a_recording_and_keeps_it(capsys, monkeypatch) -> None:
+    read = Synthetic.read
+
+    def interrupted(self, timeout: float = 5.0):
+        frame = read(self, timeout)
+        if frame is not None and frame.index == 12:
+            raise KeyboardInterrupt
+        return frame
+
+    monkeypatch.setattr(Synthetic, "read", interrupted)
+    status, out, _ = run(capsys, "record", SCENE)
+    assert (status, ": 12 frames in 1.1 s" in out) == (130, True)
+    with av.open("synthetic.mp4") as film:
+        assert sum(1 for _ in film.decode(video=0)) == 12
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["none.mp4"], "'none.mp4' does not exist"),
+        ([SCENE, "--out", "take.avi"], "'take.avi' does not end in .mp4"),
+        ([SCENE, "--seconds", "0"], "not a whole number of at least 1"),
+    ],
+)
+def test_what_is_wrong_is_said_in_a_line(capsys, arguments, message: str) -> None:
+    status, _, err = run(capsys, "record", *arguments)
+    assert (status, err.count("\n")) == (1, 1)
+    assert message in err
+    assert not list(Path().glob("*.mp4"))

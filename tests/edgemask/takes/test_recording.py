@@ -1,0 +1,107 @@
+"""Films whose frames keep the times they were taken at, whatever ends the recording."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgemask.errors import InputError, OutputError
+from edgemask.sources import open_source
+from edgemask.sources.base import Frame
+from edgemask.sources.synthetic import Synthetic
+from edgemask.takes.recording import Recording
+from edgemask.takes.times import TimesWriter, timed, times_path
+
+av = pytest.importorskip("av")
+
+
+def frames(count: int, skip: int = 1) -> list[Frame]:
+    """Every `skip`-th frame of a drawn scene, as a busy camera would give them."""
+    return list(Synthetic(people=1, size=(64, 48), fps=10, frames=count * skip))[::skip]
+
+
+def record(path: Path, given: list[Frame]) -> Path:
+    with Recording(path) as recording:
+        for frame in given:
+            recording.add(frame, frame.sensor_ns or 0)
+    return path
+
+
+def test_times_come_back_exactly(tmp_path: Path) -> None:
+    given = frames(7, skip=3)
+    film = record(tmp_path / "deep" / "take.mp4", given)
+    with open_source(film) as source:
+        found = list(timed(source, times_path(film)))
+    assert [f.index for f in found] == [0, 3, 6, 9, 12, 15, 18]
+    for frame, original in zip(found, given, strict=True):
+        assert (frame.sensor_ns, frame.wall_ns) == (original.sensor_ns, original.wall_ns)
+        assert frame.name == f"take-{original.index:06d}"
+        assert np.abs(frame.rgb.astype(int) - original.rgb).mean() < 12  # compressed
+
+
+def test_without_a_clock_of_the_source(tmp_path: Path) -> None:
+    with contextlib.closing(TimesWriter(tmp_path / "t.csv")) as times:
+        times.add(Frame(np.zeros((2, 2, 3), np.uint8), 0, None, 5, "cam-000000"))
+    (found,) = timed(frames(1), tmp_path / "t.csv")
+    assert (found.sensor_ns, found.wall_ns) == (None, 5)
+
+
+def test_what_is_recorded_can_be_played_before_the_end(tmp_path: Path) -> None:
+    with Recording(tmp_path / "take.mp4") as recording:
+        for frame in frames(60):
+            recording.add(frame, frame.sensor_ns or 0)
+        # As a power cut would leave it.
+        for path in (recording.path, times_path(recording.path)):
+            shutil.copy(path, path.with_name(path.name.replace("take", "cut")))
+    film = tmp_path / "cut.mp4"
+    with open_source(film) as source:
+        found = list(timed(source, times_path(film)))
+    assert 60 - 15 <= len(found) < 60
+    assert [f.index for f in found] == list(range(len(found)))
+
+
+def test_nothing_is_replaced(tmp_path: Path) -> None:
+    for name in ("take.mp4", "take.frames.csv"):
+        (tmp_path / name).write_bytes(b"precious")
+        with pytest.raises(OutputError, match=f"{name} exists already"):
+            Recording(tmp_path / "take.mp4")
+        assert (tmp_path / name).read_bytes() == b"precious"
+        (tmp_path / name).unlink()
+
+
+def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = frames(2)
+    with Recording(tmp_path / "take.mp4") as recording:
+        recording.add(given[0], 0)
+
+        def full(*_: Any) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        monkeypatch.setattr(recording._film, "add", full)
+        with pytest.raises(OutputError, match=r"No space left.*free some space") as caught:
+            recording.add(given[1], 1)
+    assert caught.value.errno == errno.ENOSPC
+    assert times_path(recording.path).read_text().count("\n") == 2  # header, first frame
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("index,sensor_ns,wall_ns\n0,0,1\n", "lists fewer frames than the film has"),
+        ("index,sensor_ns,wall_ns\n0,x,1\n", "lacks index, sensor_ns, wall_ns of frame 0"),
+        ("a,b\n1,2\n", "lacks index"),
+        ("index,sensor_ns,wall_ns\n0,0\n", "lacks index"),
+        ("\xff", "cannot be read"),
+    ],
+)
+def test_times_of_another_film(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "take.frames.csv"
+    path.write_text(content, "latin-1")
+    with pytest.raises(InputError, match=message):
+        list(timed(frames(2), path))

@@ -63,6 +63,10 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         self._dispatch("GET")
 
+    def do_HEAD(self) -> None:
+        # As GET, without the body: what programs that watch a server ask for.
+        self._dispatch("GET")
+
     def do_POST(self) -> None:
         self._dispatch("POST")
 
@@ -72,7 +76,8 @@ class Handler(BaseHTTPRequestHandler):
         if methods is None:
             return self._refuse(404, "There is no such page.")
         if method not in methods:
-            return self._refuse(405, f"Use {' or '.join(methods)}.", {"Allow": ", ".join(methods)})
+            allowed = [*methods, "HEAD"] if "GET" in methods else methods
+            return self._refuse(405, f"Use {' or '.join(methods)}.", {"Allow": ", ".join(allowed)})
         verdict = self._verdict = self.server.access.judge(method, self.headers, query)
         if verdict.status != 200:
             extra = {"WWW-Authenticate": "Bearer"} if verdict.status == 401 else {}
@@ -90,10 +95,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_stream(self) -> None:
         pictures = self.server.publisher.pictures
+        kind = f"multipart/x-mixed-replace; boundary={_BOUNDARY}"
+        if self.command == "HEAD":
+            return self._head(200, kind)
         if not self.server.start_stream(self):
-            return
+            return None
         with pictures.reading():
-            self._head(200, f"multipart/x-mixed-replace; boundary={_BOUNDARY}")
+            self._head(200, kind)
             # Browsers show a part when the head of the next one has come. So that follows at once,
             # and cannot say how long the next picture will be.
             head = f"--{_BOUNDARY}\r\nContent-Type: image/jpeg\r\n\r\n".encode()
@@ -104,10 +112,11 @@ class Handler(BaseHTTPRequestHandler):
                 if found is None:
                     # Nothing is written while no frame comes, so nothing else would notice.
                     if self._client_has_gone():
-                        return
+                        return None
                 else:
                     number, picture = found
                     self.wfile.write(b"\r\n".join((picture, head)))
+        return None
 
     def _client_has_gone(self) -> bool:
         """Whether the client has closed its end; it sends nothing after its request."""
@@ -116,10 +125,13 @@ class Handler(BaseHTTPRequestHandler):
 
     def _send_events(self) -> None:
         publisher = self.server.publisher
+        kind = "text/event-stream; charset=utf-8"
+        if self.command == "HEAD":
+            return self._head(200, kind)
         if not self.server.start_stream(self):
-            return
+            return None
         with publisher.events.reading():
-            self._head(200, "text/event-stream; charset=utf-8")
+            self._head(200, kind)
             self.wfile.write(b"retry: 2000\n\n")
             number, due = 0, 0.0
             while not publisher.events.closed:
@@ -132,6 +144,7 @@ class Handler(BaseHTTPRequestHandler):
                 if found is not None:
                     number, record = found
                     self.wfile.write(b"event: frame\ndata: " + record + b"\n\n")
+        return None
 
     def _send_snapshot(self) -> None:
         picture = self.server.publisher.picture(_WAIT_SECONDS)
@@ -204,7 +217,8 @@ class Handler(BaseHTTPRequestHandler):
         self, body: bytes, kind: str, status: int = 200, extra: dict[str, str] | None = None
     ) -> None:
         self._head(status, kind, {"Content-Length": str(len(body)), **(extra or {})})
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def _head(self, status: int, kind: str, extra: dict[str, str] | None = None) -> None:
         self.server.head_read(self)

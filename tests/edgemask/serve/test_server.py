@@ -130,15 +130,36 @@ def test_nothing_else_is_there(site: Any, path: str) -> None:
 
 @pytest.mark.parametrize(
     ("method", "path", "status"),
-    [("POST", "/", 405), ("GET", "/settings", 405), ("PUT", "/settings", 501), ("HEAD", "/", 501),
-     ("OPTIONS", "/settings", 501), ("CONNECT", "/", 501)],
+    [("POST", "/", 405), ("GET", "/settings", 405), ("PUT", "/settings", 501),
+     ("HEAD", "/settings", 405), ("OPTIONS", "/settings", 501), ("CONNECT", "/", 501)],
 )  # fmt: skip
 def test_other_methods(site: Any, method: str, path: str, status: int) -> None:
     response = site.open(method, path)
     assert response.status == status
     if status == 405:
-        assert response.headers["Allow"] in ("GET", "POST")
+        assert response.headers["Allow"] in ("GET, HEAD", "POST")
     response.close()
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "/healthz", "/metrics", "/status", "/snapshot.jpg", "/stream.mjpg", "/events"]
+)
+def test_head_is_get_without_the_body(site: Any, path: str) -> None:
+    until(lambda: site.get("/healthz")[0] == 200)
+    got = site.open("GET", path)
+    with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
+        raw.sendall(f"HEAD {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: raw.recv(65536), b"")).decode()
+    head, _, body = answer.partition("\r\n\r\n")
+    assert body == ""
+    assert head.split()[1] == str(got.status) == "200"
+    assert f"Content-Type: {got.headers['Content-Type']}" in head
+    got.close()
+
+
+def test_head_of_what_is_not_there(site: Any) -> None:
+    with site.open("HEAD", "/none") as response:
+        assert (response.status, response.read()) == (404, b"")
 
 
 @pytest.mark.parametrize(

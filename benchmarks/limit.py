@@ -1,6 +1,6 @@
 """How much of this machine's int8 arithmetic the three networks use.
 
-    pip install 'edgemask[convert]'
+    pip install '.[convert]'
     python benchmarks/limit.py --json benchmarks/results/limit.json
 
 The yardstick is the best multiply-accumulate rate that the same runtime reaches, on one thread, on

@@ -174,7 +174,7 @@ refuse_32_bit() { # codename, board
             say 'XNNPACK, many times slower, and needs NumPy 1 and Pillow from apt. By hand:'
             say "  sudo apt install python3-venv python3-numpy python3-pil"
             say "  python3 -m venv --system-site-packages venv"
-            say "  venv/bin/pip install 'edgemask[tflite-runtime]'" ;;
+            say "  venv/bin/pip install '/path/to/edgemask[tflite-runtime]'" ;;
         *) say 'What it could give here: nothing; no TFLite runtime has wheels for its Python.' ;;
     esac
     case $2 in

@@ -50,8 +50,9 @@ class FakeSource:
         live: bool = True,
         frames: int | None = None,
         every: float = 0.005,
+        finite: bool = False,
     ) -> None:
-        self.name, self.live = "fake", live
+        self.name, self.live, self.finite = "fake", live, finite
         self._script = list(script)
         self._left = frames
         self._every = every

@@ -7,6 +7,10 @@
 # ~/.cache/edgemask-rivals. ultralytics is under the AGPL: it is used there and is no part of
 # edgemask.
 set -euo pipefail
+if [[ ${1:-} == -h || ${1:-} == --help ]]; then
+    sed -n '2,9s/^# \{0,1\}//p' "${BASH_SOURCE[0]}"
+    exit
+fi
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 cache=${EDGEMASK_RIVALS:-${XDG_CACHE_HOME:-$HOME/.cache}/edgemask-rivals}
 mkdir -p "$cache"

@@ -9,7 +9,7 @@ import traceback
 import warnings
 from typing import NoReturn
 
-from .quiet import import_tensorflow
+from ..quiet import import_tensorflow
 
 VERBS = (
     "import-labelme", "import-maskrcnn2go", "check", "split", "teach", "prune", "fuse", "imitate",
@@ -17,7 +17,9 @@ VERBS = (
 )  # fmt: skip
 # Those that always need TensorFlow; others do if they are given a checkpoint, or teachers that run
 # in it.
-TENSORFLOW_VERBS = {"prune", "fuse", "imitate", "train", "average", "quantize"}
+TENSORFLOW_VERBS = {
+    "prune", "fuse", "imitate", "train", "average", "quantize", "verify", "report",
+}  # fmt: skip
 TENSORFLOW_INPUTS = (".npz", "maskrcnn2go:", "checkpoint:")
 
 

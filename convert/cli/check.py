@@ -61,5 +61,9 @@ def run(options: argparse.Namespace) -> int:
     if check.broken:
         print(f"{len(check.broken)} images cannot be decoded: replace them, or take them out")
     else:
-        print("nothing is wrong" if not found else f"{found} kinds of things to look at")
+        print(
+            "nothing is wrong"
+            if not found
+            else f"{found} kind{'' if found == 1 else 's'} of things to look at"
+        )
     return 1 if check.broken or (options.strict and found) else 0

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
+import os
 import sys
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -49,7 +51,15 @@ def watch(items, title: str):
     """Go over a sequence under a progress bar: after two seconds, and on a terminal only."""
     from tqdm import tqdm
 
-    return tqdm(items, title, disable=not sys.stderr.isatty(), leave=False, delay=2)
+    if not sys.stderr.isatty():
+        return items
+    return tqdm(items, title, file=_terminal(), leave=False, delay=2)
+
+
+@functools.cache
+def _terminal() -> IO[str]:
+    """Return the terminal behind stderr, for bars while what C++ writes there is held back."""
+    return open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")
 
 
 class _Enough(Exception):

@@ -74,5 +74,6 @@ def run(options: argparse.Namespace) -> int:
         options.save.write_text(json.dumps(dataclasses.asdict(result), indent=1))
     for failure in result.failures:
         print(f"FAILED  {failure}")
-    print("verified" if not result.failures else f"{len(result.failures)} checks failed")
-    return 1 if result.failures else 0
+    failed = len(result.failures)
+    print(f"{failed} check{'' if failed == 1 else 's'} failed" if failed else "verified")
+    return 1 if failed else 0

@@ -23,6 +23,7 @@ from ..arch.keras_stages import INPUTS, KerasStage
 from ..arch.layout import layout
 from ..arch.manifest import build_manifest
 from ..arch.model import MaskRCNN
+from ..quiet import held_back
 from .equalize import equalize
 from .flatbuffer import stage_spec
 
@@ -94,7 +95,9 @@ def convert_stage(
         converter.inference_output_type = tf.int8
     elif precision != "float32":
         raise QuantizationError(f"precision {precision!r} is none of int8, float16, float32")
-    return converter.convert()
+    with held_back():  # the converter prints numbers of its own enumerations
+        content: bytes = converter.convert()
+    return content
 
 
 def image_samples(images: Iterable[np.ndarray], manifest: dict[str, Any]) -> Iterator[np.ndarray]:

@@ -22,6 +22,7 @@ __all__ = [
     "model_record",
     "positive_int",
     "report_error",
+    "report_state",
     "report_warning",
     "score",
     "thread_count",
@@ -38,6 +39,11 @@ def report_error(message: str) -> None:
 def report_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print one line ``edgemask: warning: …`` to stderr; stands in for warnings.showwarning."""
     print(f"edgemask: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+
+
+def report_state(message: str) -> None:
+    """Print one line ``edgemask: …`` to stderr: news that may be good or bad."""
+    print(f"edgemask: {' '.join(message.split())}", file=sys.stderr, flush=True)
 
 
 def positive_int(text: str) -> int:

@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Segment the photograph, write overlay and JSON, and print what was found and how fast."""
+    from edgemask.bench.table import LABELS
     from edgemask.images import load_image
     from edgemask.outputs import OutputNames, write_json, write_png
     from edgemask.overlay import draw
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
         print("      nothing found")
     print()
     for stage, milliseconds in segmenter.timings.items():
-        print(f"{stage:>12s}  {milliseconds:7.1f} ms")
+        print(f"{LABELS.get(stage, stage):>19s}  {milliseconds:7.1f} ms")
     print()
     print(f"overlay: {overlay}")
     print(f"JSON:    {record}")

@@ -38,6 +38,11 @@ def run(options: argparse.Namespace) -> int:
     if not root.is_dir():
         raise SourceError(f"there is no folder {root}: mount the system first, or leave out --root")
     host = Host(root, live=root == Path("/"))
+    if not host.live and not host.os_release():
+        raise SourceError(
+            f"{root} has no etc/os-release, so it is not the root of a Linux system: give the "
+            "folder that holds its etc and usr"
+        )
     findings = []
     for finding in examine(host):
         findings.append(finding)

@@ -109,7 +109,7 @@ def running(
             settings,
             classes=segmenter.pack.class_names.values(),
             listeners=listeners,
-            report=common.report_warning,
+            report=common.report_state,
         )
         for sink in reversed(sinks):
             cleanup.callback(sink.stop)

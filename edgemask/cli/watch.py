@@ -56,7 +56,8 @@ def run(options: argparse.Namespace) -> int:
         if engine.wait(0) and source["state"] != "ended":
             raise SourceError(source["error"])
     frames, errors = engine.status()["frames"], engine.status()["errors"]
-    print(f"{watcher.events} events in {frames} frames", file=sys.stderr, flush=True)
+    counted = f"{watcher.events} event{'' if watcher.events == 1 else 's'}"
+    print(f"{counted} in {frames} frames", file=sys.stderr, flush=True)
     if errors:
         common.report_error(f"{errors} frames could not be read or segmented")
     if watcher.failed:

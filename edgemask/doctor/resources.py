@@ -65,6 +65,8 @@ def check_swap(host: Host) -> Finding:
             return problem(
                 "swap", f"none, on a board with {total:.0f} MB", "sudo apt install zram-tools"
             )
+        if total is None:
+            return note("swap", "none, and how much memory there is, is not known")
         return ok("swap", "none, and enough memory without")
     listed = ", ".join(f"{area[0]} {int(area[2]) * 1024 / _MB:.0f} MB" for area in areas)
     if all("zram" in area[0] for area in areas):

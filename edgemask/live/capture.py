@@ -81,6 +81,7 @@ class _Status:
 
     name: str = ""
     live: bool | None = None
+    finite: bool = True
     state: str = "starting"
     error: str = ""
     failures: int = 0
@@ -191,7 +192,7 @@ class Capture:
                         received += 1
                         if not self._frames.put(arrival, wait=not status.live):
                             return
-                    if not status.live:
+                    if status.finite:
                         status.state = "ended"
                         return
                     error = ended(status.name)
@@ -224,6 +225,7 @@ class Capture:
         self._source = source
         try:
             status.name, status.live = source.name, source.live
+            status.finite = source.finite or not source.live
             last, lead, errors = -1, 0.0, 0
             while not self._stopped.is_set():
                 if source.live:

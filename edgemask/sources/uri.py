@@ -49,6 +49,7 @@ def options_of(name: str, text: str, given: Mapping[str, Any], parsers: Parsers)
         An option is unknown, is there twice, or has a value that makes no sense; the message names
         the nearest known one.
     """
+    name = name.rstrip(":")  # synthetic:
     pairs: dict[str, str] = {}
     for key, value in parse_qsl(text, keep_blank_values=True):
         if key in pairs:

@@ -322,3 +322,11 @@ def test_command_line_of_a_healthy_board(
 def test_a_root_that_is_not_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--root", str(tmp_path / "none")]) == 1
     assert capsys.readouterr().err.startswith("edgemask: error: there is no folder")
+
+
+def test_a_folder_that_is_no_root(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", "--root", str(tmp_path)]) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "has no etc/os-release" in err
+    assert err.count("\n") == 1

@@ -54,7 +54,7 @@ def test_events_are_lines_of_json(capsys, config, frames, tmp_path):
     (event,) = [json.loads(line) for line in printed.out.splitlines()]
     assert (event["kind"], event["zone"], event["size"]) == ("enter", "Everywhere", [48, 64])
     assert os.path.dirname(event["snapshot"]) == str(tmp_path / "events")
-    assert printed.err == "1 events in 6 frames\n"
+    assert printed.err == "1 event in 6 frames\n"
 
 
 def test_source_of_the_configuration(capsys, config, frames):

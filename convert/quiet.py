@@ -1,4 +1,4 @@
-"""Importing TensorFlow without what it writes to stderr about devices that are not there."""
+"""Keeping from stderr what TensorFlow writes about absent devices and its own inner workings."""
 
 from __future__ import annotations
 

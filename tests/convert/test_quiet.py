@@ -1,0 +1,23 @@
+"""What C++ writes to stderr is held back, and told when it may explain a failure."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from edgemask_convert.quiet import held_back
+
+
+def test_what_is_written_is_held_back(capfd: pytest.CaptureFixture[str]) -> None:
+    os.write(2, b"before\n")
+    with held_back():
+        os.write(2, b"fully_quantize: 0\n")
+    os.write(2, b"after\n")
+    assert capfd.readouterr().err == "before\nafter\n"
+
+
+def test_it_is_told_when_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(ValueError, match="no"), held_back():
+        os.write(2, b"the reason\n")
+        raise ValueError("no")
+    assert capfd.readouterr().err == "the reason\n"

@@ -7,6 +7,7 @@ import numbers
 import os
 from typing import Any
 
+from edgemask.blas import ONE_THREAD
 from edgemask.errors import InputError, ModelError
 from edgemask.images import as_rgb
 from edgemask.instances import Instances
@@ -121,13 +122,15 @@ class Segmenter:
         SourceError
             A path that cannot be read as an image.
         """
-        return self._pipeline(
-            as_rgb(image),
-            self.score_threshold,
-            self.max_detections,
-            self.short_side,
-            self.max_proposals,
-        )
+        rgb = as_rgb(image)
+        with ONE_THREAD:
+            return self._pipeline(
+                rgb,
+                self.score_threshold,
+                self.max_detections,
+                self.short_side,
+                self.max_proposals,
+            )
 
     @property
     def timings(self) -> dict[str, float]:

@@ -252,5 +252,5 @@ def test_command(coco: Coco, capsys: pytest.CaptureFixture[str]) -> None:
     assert main([*command, "--strict"]) == 1
     captured = capsys.readouterr()
     assert "left out: 1 images of" in captured.out
-    assert "1 kinds of things to look at" in captured.out
+    assert "1 kind of things to look at" in captured.out
     assert not [line for line in captured.err.splitlines() if "edgemask-convert" in line]

@@ -33,7 +33,7 @@ class Mp4:
         Frames per second, for those that do not have a time.
     fragmented : bool
         Whether what has been written can be played before the film is complete, and so after a
-        power cut: all but the last second.
+        power cut: all but the last half second, or dozen of frames without a `rate`.
     """
 
     def __init__(

@@ -22,7 +22,9 @@ __all__ = ["Recording"]
 
 
 class Recording:
-    """A film that can be played up to its last second however it ended; a context manager.
+    """A film of which all but the last dozen frames can be played however it ended.
+
+    A context manager.
 
     Parameters
     ----------

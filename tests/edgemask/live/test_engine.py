@@ -403,11 +403,3 @@ def test_keypoints_are_in_the_summary_of_models_that_have_them() -> None:
 def test_passwords_are_not_shown() -> None:
     engine = Engine("rtsp://me:secret@camera.lan/1", SlowSegmenter(), board=FakeBoard())
     assert engine.status()["source"]["name"] == "rtsp://me:***@camera.lan/1"
-
-
-def test_a_live_source_that_is_to_end_is_not_opened_again() -> None:
-    opener = Opener(lambda: FakeSource([0.01, 0.01, None], finite=True))
-    with Engine(opener, SlowSegmenter(), board=FakeBoard()) as engine:
-        assert engine.wait(20)
-        assert engine.status()["source"]["state"] == "ended"
-        assert engine.status()["source"]["failures"] == 0

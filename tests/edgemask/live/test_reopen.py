@@ -6,8 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from live_fakes import FakeBoard, FakeSource, Opener, SlowSegmenter
 
 from edgemask.errors import CameraMissing, InputError, RuntimeUnavailable, SourceError
+from edgemask.live.engine import Engine
 from edgemask.live.reopen import Backoff, reopening
 from edgemask.sources.base import Frame, Source
 
@@ -121,3 +123,11 @@ def test_pauses(attempts: int | None, pauses: list[float | None]) -> None:
 def test_no_number_of_attempts_overflows() -> None:
     backoff = Backoff(0.5, 30.0)
     assert {backoff.after(GONE, False) for _ in range(3000)} == {0.5, 1, 2, 4, 8, 16, 30}
+
+
+def test_a_live_source_that_is_to_end_is_not_opened_again() -> None:
+    opener = Opener(lambda: FakeSource([0.01, 0.01, None], finite=True))
+    with Engine(opener, SlowSegmenter(), board=FakeBoard()) as engine:
+        assert engine.wait(20)
+        assert engine.status()["source"]["state"] == "ended"
+        assert engine.status()["source"]["failures"] == 0

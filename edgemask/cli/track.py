@@ -121,7 +121,8 @@ def run(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         raise SourceError(f"{name} has no frame: check what sends it")
     seconds = time.monotonic() - start
-    print(f"{name}: {done} frames, {tracks} tracks -> {take.path} ({seconds:.1f} s)")
+    counted = f"{done} frame{'' if done == 1 else 's'}, {tracks} track{'' if tracks == 1 else 's'}"
+    print(f"{name}: {counted} -> {take.path} ({seconds:.1f} s)")
     return 130 if interrupted else 0
 
 

@@ -121,7 +121,7 @@ def test_lost_for_longer_than_allowed(capsys, monkeypatch, here: Path) -> None:
     film.close()
     make = common.make_segmenter
     monkeypatch.setattr(common, "make_segmenter", lambda *args: Bright(make(*args).pack))
-    assert "8 frames, 1 tracks" in run(capsys, "track", "gap.mp4", "--max-lost", 5)[1]
+    assert "8 frames, 1 track " in run(capsys, "track", "gap.mp4", "--max-lost", 5)[1]
     assert "8 frames, 2 tracks" in run(capsys, "track", "gap.mp4", "--max-lost", 1)[1]
 
 

@@ -32,8 +32,8 @@ class Mp4:
     rate : Fraction, optional
         Frames per second, for those that do not have a time.
     fragmented : bool
-        Whether what has been written can be played before the film is complete, and so after a
-        power cut: all but the last half second, or dozen of frames without a `rate`.
+        Whether what has been written can be played before the film is complete, and so when the
+        program is killed: all but the last half second, or dozen of frames without a `rate`.
     """
 
     def __init__(

@@ -50,9 +50,8 @@ class FakeSource:
         live: bool = True,
         frames: int | None = None,
         every: float = 0.005,
-        finite: bool = False,
     ) -> None:
-        self.name, self.live, self.finite = "fake", live, finite
+        self.name, self.live, self.length = "fake", live, None
         self._script = list(script)
         self._left = frames
         self._every = every

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from edgemask.cli import common
-from edgemask.errors import OutputError, SourceError
+from edgemask.errors import SourceError
 
 HELP = "record a camera as a film, with the time of every frame"
 EXAMPLE = "edgemask record 'camera:0?size=640x480&fps=30' --seconds 60 --out take.mp4"
@@ -47,15 +47,9 @@ def _film_name(text: str) -> Path:
 def run(options: argparse.Namespace) -> int:
     """Encode frame by frame; what there is can be played when it ends early, for any reason."""
     from edgemask.sources import open_source, shown
-    from edgemask.sources.video import import_av
     from edgemask.takes.recording import Recording
-    from edgemask.takes.times import times_path
     from edgemask.tracking import FrameClock
 
-    import_av()
-    for path in (options.out, options.out and times_path(options.out)):
-        if path is not None and path.exists():
-            raise OutputError(f"{path} exists already: choose another name")
     name, clock, count, now_ns = shown(options.source), FrameClock(), 0, 0
     recording, interrupted = None, False
     with contextlib.ExitStack() as stack:

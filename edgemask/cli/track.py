@@ -142,9 +142,9 @@ def _frames(
     from edgemask.takes.times import timed, times_path
 
     if not source.live:
-        times = times_path(options.source)
-        recorded = isinstance(source, VideoFile) and times.is_file()
-        return timed(source, times) if recorded else iter(source)
+        if isinstance(source, VideoFile) and times_path(options.source).is_file():
+            return timed(source, times_path(options.source))
+        return iter(source)
     backoff = Backoff(*BACKOFF, options.reconnect)
     frames = reopening(source, lambda: open_source(options.source), backoff, report)
     stack.callback(frames.close)

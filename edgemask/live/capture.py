@@ -81,7 +81,7 @@ class _Status:
 
     name: str = ""
     live: bool | None = None
-    finite: bool = True
+    counted: bool = False
     state: str = "starting"
     error: str = ""
     failures: int = 0
@@ -192,7 +192,7 @@ class Capture:
                         received += 1
                         if not self._frames.put(arrival, wait=not status.live):
                             return
-                    if status.finite:
+                    if status.counted or not status.live:
                         status.state = "ended"
                         return
                     error = ended(status.name)
@@ -225,7 +225,8 @@ class Capture:
         self._source = source
         try:
             status.name, status.live = source.name, source.live
-            status.finite = source.finite or not source.live
+            # Never by `finite`: a service asks a camera that sends single pictures again.
+            status.counted = source.length is not None
             last, lead, errors = -1, 0.0, 0
             while not self._stopped.is_set():
                 if source.live:

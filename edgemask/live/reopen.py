@@ -111,8 +111,7 @@ def reopening(
                     named = stem != frame.name
                     name = f"{stem}-{index:06d}" if named else stem
                     yield replace(frame, index=index, name=name)
-                whole = current.length is not None and following - start >= current.length
-                if whole or current.finite:
+                if current.length is not None or current.finite:
                     return
         except (SourceError, *_HOPELESS) as failure:
             error = failure  # type: ignore[assignment]

@@ -87,7 +87,7 @@ class Synthetic(Source):
         live: bool = False,
     ) -> None:
         super().__init__("synthetic:")
-        self.live, self.length, self.finite = live, frames, frames is not None
+        self.live, self.length = live, frames
         self._size, self._fps, self._frames = size, fps, frames
         random = np.random.default_rng(seed)
         self._wall = _wall(random, *size)

@@ -49,7 +49,7 @@ def read_take(
 ) -> Iterator[Record]:
     """Yield the records of a take.
 
-    A last line that is not complete, because the power failed while it was written, is left out
+    A last line that is not complete, because the power or the disk failed, is left out
     with a warning.
 
     Parameters

@@ -78,11 +78,15 @@ def timed(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
     InputError
         A row is damaged, or frames are missing: it belongs to another film.
     """
+    rows = _rows(path)
+    for frame in frames:
+        yield _with(frame, next(rows, None), path)
+
+
+def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with open(path, encoding="ascii", newline="") as stream:
-            rows = csv.DictReader(stream)
-            for frame in frames:
-                yield _with(frame, next(rows, None), path)
+            yield from csv.DictReader(stream)
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): move it away to go without") from error
 

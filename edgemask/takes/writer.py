@@ -21,7 +21,7 @@ SCHEMA = "edgemask.frame/1"
 
 
 class TakeWriter:
-    """A new file of JSON Lines, written out after each frame: a power cut costs the last at most.
+    """A new file of JSON Lines, given to the system after each frame: a killed program loses none.
 
     A context manager.
 

@@ -72,6 +72,12 @@ def test_a_folder_of_frames(capsys, walk: Path) -> None:
     assert json.loads(Path("walk.jsonl").read_text().splitlines()[0])["model"]["name"] == "fake"
 
 
+def test_the_folder_one_is_in(capsys, walk: Path, monkeypatch) -> None:
+    monkeypatch.chdir(walk)
+    assert run(capsys, "track", ".", "--out", "../here.jsonl")[0] == 0
+    assert len(list(read_take("../here.jsonl"))) == 6
+
+
 def test_an_older_take_stays(capsys, walk: Path) -> None:
     for name in ("walk.jsonl", "walk-2.jsonl", "walk-3.jsonl"):
         assert run(capsys, "track", walk, "--frames", 2)[1].split(" -> ")[1].startswith(f"{name} (")

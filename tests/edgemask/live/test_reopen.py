@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
 import pytest
-from live_fakes import FakeBoard, FakeSource, Opener, SlowSegmenter
+from live_fakes import FakeBoard, Opener, SlowSegmenter
 
 from edgemask.errors import CameraMissing, InputError, RuntimeUnavailable, SourceError
 from edgemask.live.engine import Engine
 from edgemask.live.reopen import Backoff, reopening
 from edgemask.sources.base import Frame, Source
+from edgemask.sources.synthetic import Synthetic
 
 GONE = CameraMissing("camera:0 has gone")
 
@@ -125,9 +127,17 @@ def test_no_number_of_attempts_overflows() -> None:
     assert {backoff.after(GONE, False) for _ in range(3000)} == {0.5, 1, 2, 4, 8, 16, 30}
 
 
-def test_a_live_source_that_is_to_end_is_not_opened_again() -> None:
-    opener = Opener(lambda: FakeSource([0.01, 0.01, None], finite=True))
+def test_a_live_scene_of_so_many_frames_is_not_opened_again_by_the_engine() -> None:
+    opener = Opener(lambda: Synthetic(size=(32, 32), fps=200, frames=20, live=True))
     with Engine(opener, SlowSegmenter(), board=FakeBoard()) as engine:
         assert engine.wait(20)
         assert engine.status()["source"]["state"] == "ended"
         assert engine.status()["source"]["failures"] == 0
+
+
+def test_nor_when_its_last_frames_were_dropped() -> None:
+    scene = Synthetic(size=(32, 32), fps=200, frames=20, live=True)
+    frames = reopening(scene, lambda: pytest.fail("opened again"), Backoff(0, 0), print)
+    first = next(frames)
+    time.sleep(0.3)  # all the others are over by then
+    assert [first.index, *(frame.index for frame in frames)] == [0]

@@ -107,8 +107,3 @@ def test_close_wakes_a_reader():
     start = time.monotonic()
     assert source.read(timeout=30) is None
     assert time.monotonic() - start < 10
-
-
-def test_a_live_scene_of_so_many_frames_has_an_end() -> None:
-    assert Synthetic(frames=3, live=True).finite
-    assert not Synthetic(frames=None, live=True).finite

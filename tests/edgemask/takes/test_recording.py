@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edgemask.errors import InputError, OutputError
+from edgemask.errors import InputError, OutputError, SourceError
 from edgemask.sources import open_source
 from edgemask.sources.base import Frame
 from edgemask.sources.synthetic import Synthetic
@@ -105,3 +105,14 @@ def test_times_of_another_film(tmp_path: Path, content: str, message: str) -> No
     path.write_text(content, "latin-1")
     with pytest.raises(InputError, match=message):
         list(timed(frames(2), path))
+
+
+def test_a_damaged_film_is_not_blamed_on_its_times(tmp_path: Path) -> None:
+    def broken():
+        yield from frames(1)
+        raise SourceError("take.mp4 is damaged")
+
+    path = tmp_path / "take.frames.csv"
+    path.write_text("index,sensor_ns,wall_ns\n0,0,1\n1,1,2\n")
+    with pytest.raises(SourceError, match=r"take\.mp4 is damaged"):
+        list(timed(broken(), path))

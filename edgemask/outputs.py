@@ -34,6 +34,7 @@ FORMATS = ("overlay", "json", "coco", "masks")
 _CURES = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EDQUOT: "free some space or choose another folder",
+    errno.EIO: "check the disk, or choose another folder",
     errno.EROFS: "choose a folder on a writable file system",
     errno.EACCES: "choose a folder you may write to",
     errno.EPERM: "choose a folder you may write to",

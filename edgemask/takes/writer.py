@@ -11,6 +11,7 @@ from typing import IO, TYPE_CHECKING, Any
 from edgemask.errors import OutputError
 from edgemask.instances import Instances
 from edgemask.outputs import json_line, output_error
+from edgemask.takes.durable import Durable
 
 if TYPE_CHECKING:
     from edgemask.sources.base import Frame
@@ -23,7 +24,7 @@ SCHEMA = "edgemask.frame/1"
 class TakeWriter:
     """A new file of JSON Lines, given to the system after each frame: a killed program loses none.
 
-    A context manager.
+    A power cut costs what was written in the last two seconds. A context manager.
 
     Parameters
     ----------
@@ -49,6 +50,8 @@ class TakeWriter:
             if isinstance(error, FileExistsError) and self.path.exists():
                 raise OutputError(f"{self.path} exists already: choose another name") from error
             raise output_error(self.path, error) from error
+        self._durable = Durable()
+        self._durable.add(self.path)
 
     def add(
         self, frame: Frame, instances: Instances, model: Mapping[str, str] | None = None
@@ -81,6 +84,7 @@ class TakeWriter:
             "model": None if model is None else dict(model),
             **instances.to_dict(),
         }
+        self._durable.check()
         try:
             self._stream.write(json_line(record))
             self._stream.flush()
@@ -88,11 +92,13 @@ class TakeWriter:
             raise output_error(self.path, error) from error
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file when the disk has it."""
         try:
             self._stream.close()
         except OSError as error:
             raise output_error(self.path, error) from error
+        finally:
+            self._durable.close()
 
     def __enter__(self) -> TakeWriter:
         return self

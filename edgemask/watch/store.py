@@ -27,10 +27,11 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 class EventStore:
     """Writes snapshots, clips and log lines, and deletes the oldest of the first two to make room.
 
-    In what follows a clip is a snapshot too. Any thread may write. A snapshot is on the disk
-    completely or not at all. Nothing here raises when the disk is full or the folder cannot be
-    written: the event goes on without a picture, :attr:`state` says why, and the next event tries
-    again. Files that are not the store's own are neither counted nor touched.
+    In what follows a clip is a snapshot too. Any thread may write. When a snapshot or a line was
+    written, it is on the disk, and until then nothing of a snapshot is. Nothing here raises when
+    the disk is full or the folder cannot be written: the event goes on without a picture,
+    :attr:`state` says why, and the next event tries again. Files that are not the store's own are
+    neither counted nor touched.
 
     Parameters
     ----------
@@ -228,7 +229,7 @@ def _write_through(stream: Any, content: bytes) -> None:
 
 
 def _append(path: Path, line: bytes) -> None:
-    """Append a line as a whole; what fits only in part is taken back."""
+    """Append a line as a whole, and wait for the disk; what fits only in part is taken back."""
     with open(path, "ab", buffering=0) as stream:
         end = stream.tell()
         # After a power cut the last line may lack its end. It must not swallow this one.
@@ -239,6 +240,7 @@ def _append(path: Path, line: bytes) -> None:
         try:
             if stream.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            os.fsync(stream.fileno())
         except OSError:
             stream.truncate(end)
             raise

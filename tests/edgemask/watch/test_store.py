@@ -210,6 +210,21 @@ def test_a_disk_that_is_full_all_the_same(tmp_path, monkeypatch):
     assert not [name for name in on_disk(tmp_path)[1] if name.endswith(".tmp")]
 
 
+def test_a_line_is_on_the_disk_when_it_was_written(tmp_path, monkeypatch):
+    synced, real = [], os.fsync
+
+    def fsync(descriptor):
+        real(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    store = EventStore(tmp_path, 10**6)
+    for number in range(2):
+        assert store.log({"number": number})
+        assert synced[-1] == (tmp_path / "events.jsonl").stat().st_size
+    assert len(synced) == 2
+
+
 def test_a_line_that_fits_only_in_part_is_taken_back(tmp_path, monkeypatch):
     store = EventStore(tmp_path, 10**6)
     store.log({"n": 1})

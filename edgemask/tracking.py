@@ -1,14 +1,15 @@
 """Tracking: recognising in a frame who was in the frames before, by the boxes alone.
 
-Enough to say how long somebody has been somewhere; no appearance, no motion model. Boxes are
-compared by generalised IoU (Rezatofighi et al. 2019), which unlike IoU still tells near from far
-when they do not overlap: at one frame a second, somebody who walks leaves their own box.
+Enough to say how long somebody has been somewhere; no appearance. A box is expected where it would
+be had it moved on as before, and compared by generalised IoU (Rezatofighi et al. 2019), which,
+unlike IoU, still tells near from far when boxes do not overlap: at one frame a second, somebody who
+walks leaves their own box.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -20,12 +21,37 @@ __all__ = ["FrameClock", "Tracker", "generalised_iou"]
 
 _STALL_NS = 60_000_000_000
 
+# In seconds. A velocity from two boxes is mostly their noise where frames come fast, so it is
+# averaged over this time; and people do not go on for long as they did when they were last seen.
+_AVERAGED = 0.2
+_GOES_ON = 1.0
 
-@dataclass(slots=True)
+
+@dataclass(frozen=True, slots=True)
 class _Track:
+    """Where somebody was last seen, and how they moved.
+
+    `velocity` is that of the box's centre, x y, in pixels a second, shape (2,).
+    """
+
     box: Floats
     class_id: int
     seen_ns: int
+    velocity: Floats
+
+    def expected(self, now_ns: int) -> Floats:
+        """Return the box, shape (4,), moved on; ever more slowly, to be at rest in the end."""
+        seconds = (now_ns - self.seen_ns) * 1e-9
+        seconds = _GOES_ON * -math.expm1(-seconds / _GOES_ON)
+        return self.box + np.tile(self.velocity * np.float32(seconds), 2)
+
+    def seen(self, box: Floats, now_ns: int) -> _Track:
+        """Return the track after it was found in another frame."""
+        velocity, seconds = self.velocity, (now_ns - self.seen_ns) * 1e-9
+        if seconds > 0:
+            move = (box[:2] + box[2:] - self.box[:2] - self.box[2:]) / np.float32(2 * seconds)
+            velocity = velocity + (move - velocity) * np.float32(-math.expm1(-seconds / _AVERAGED))
+        return replace(self, box=box, seen_ns=now_ns, velocity=velocity)
 
 
 class Tracker:
@@ -37,8 +63,8 @@ class Tracker:
         A track that was not found for longer is forgotten. Time without any frame does not count,
         up to a minute, or a slow board would forget everybody between two frames.
     min_similarity : float
-        Least generalised IoU of the same one in two frames, -1 to 1. With -0.4, two boxes of equal
-        size may lie one and a third of their width apart.
+        Least generalised IoU, -1 to 1, of a box and where the track is expected. With -0.4, two
+        boxes of equal size may lie one and a third of their width apart.
     """
 
     def __init__(self, max_lost_ns: int = 2_000_000_000, min_similarity: float = -0.4) -> None:
@@ -89,12 +115,14 @@ class Tracker:
         self._forget(now_ns - max(self._max_lost_ns, _STALL_NS))
         known = list(self._tracks)
         ids = [0] * len(found)
-        for n, k in self._pairs(found, classes, [self._tracks[number] for number in known]):
+        for n, k in self._pairs(found, classes, now_ns):
             ids[n] = known[k]
+            self._tracks[known[k]] = self._tracks[known[k]].seen(found[n], now_ns)
         for n, number in enumerate(ids):
             if not number:
                 ids[n], self._next = self._next, self._next + 1
-            self._tracks[ids[n]] = _Track(found[n], int(classes[n]), now_ns)
+                rest = np.zeros(2, np.float32)
+                self._tracks[ids[n]] = _Track(found[n], int(classes[n]), now_ns, rest)
         self._forget(now_ns - self._max_lost_ns)
         return ids
 
@@ -103,11 +131,14 @@ class Tracker:
         self._tracks = {n: t for n, t in self._tracks.items() if t.seen_ns >= before_ns}
 
     def _pairs(
-        self, boxes: Floats, classes: NDArray[np.int64], tracks: list[_Track]
+        self, boxes: Floats, classes: NDArray[np.int64], now_ns: int
     ) -> list[tuple[int, int]]:
+        """Match boxes with tracks, both by their place in order."""
+        tracks = list(self._tracks.values())
         if not len(boxes) or not tracks:
             return []
-        likeness = generalised_iou(boxes, np.array([track.box for track in tracks]))
+        expected = np.array([track.expected(now_ns) for track in tracks])
+        likeness = generalised_iou(boxes, expected)
         likeness[classes[:, None] != np.array([track.class_id for track in tracks])] = -math.inf
         pairs = []
         for _ in range(min(likeness.shape)):

@@ -255,8 +255,6 @@ class Watcher:
             else:
                 self._report(str(error))
         finally:
-            if self._clips is not None:
-                self._clips.close()
             self._deliveries.close()
 
     def _take(self, now_ns: int, result: Result) -> None:
@@ -295,6 +293,8 @@ class Watcher:
                         path = self._store.save(event.id, picture)
                         self._note("snapshots", self._store.state)
                     self._announce(event.to_dict(str(path) if path else None))
+        if self._clips is not None:
+            self._clips.close()  # not before, or a clip would be told ahead of its event
 
     @contextlib.contextmanager
     def _guarding(self, what: str) -> Iterator[None]:

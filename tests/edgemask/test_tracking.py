@@ -57,7 +57,40 @@ def test_slow_boards_see_people_jump():
     tracker = Tracker(2 * SECOND)
     assert tracker.match(0, [[0, 0, 30, 90]], [1]) == [1]
     assert tracker.match(1 * SECOND, [[65, 0, 95, 90]], [1]) == [1]
-    assert tracker.match(2 * SECOND, [[170, 0, 200, 90]], [1]) == [2]
+    assert tracker.match(2 * SECOND, [[170, 0, 200, 90]], [1]) == [1]  # who walks is expected there
+    resting = Tracker(2 * SECOND)
+    for second in range(3):
+        assert resting.match(second * SECOND, [[65, 0, 95, 90]], [1]) == [1]
+    assert resting.match(3 * SECOND, [[170, 0, 200, 90]], [1]) == [2]
+
+
+@pytest.mark.parametrize("rate", [2, 5, 15])
+def test_two_who_hide_each_other_keep_their_numbers(rate: int):
+    tracker = Tracker(2 * SECOND)
+    for n in range(4 * rate):
+        x = 60.0 * n / rate  # one goes right, the other left, and they meet in the middle
+        left, right = [x, 20, x + 30, 90], [210 - x, 20, 240 - x, 90]
+        hidden = abs(105 - x) < 25
+        found = tracker.match(
+            n * SECOND // rate, [right] if hidden else [left, right], [1, 1][hidden:]
+        )
+        assert found == ([2] if hidden else [1, 2])
+
+
+def test_who_was_lost_is_not_expected_to_go_on_for_ever():
+    tracker = Tracker(10 * SECOND)
+    for n in range(10):
+        tracker.match(n * SECOND // 10, [[10 * n, 0, 10 * n + 30, 90]], [1])
+    # At 100 pixels a second they would be 500 farther on by now.
+    assert tracker.match(6 * SECOND, [[590, 0, 620, 90]], [1]) == [2]
+    assert tracker.match(6 * SECOND, [[200, 0, 230, 90], [590, 0, 620, 90]], [1, 1]) == [1, 2]
+
+
+def test_frames_of_the_same_time_do_not_matter():
+    tracker = Tracker(2 * SECOND)
+    for _ in range(3):
+        assert tracker.match(0, [[0, 0, 30, 90]], [1]) == [1]
+        assert tracker.match(0, [[5, 0, 35, 90]], [1]) == [1]
 
 
 def test_another_class_is_somebody_else():

@@ -6,6 +6,7 @@ import importlib.util
 import io
 import json
 import threading
+import time
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,7 @@ from edgemask.sinks import start_sinks
 from edgemask.watch import clips as module
 from edgemask.watch import watcher as watcher_module
 from edgemask.watch.clips import MAX_SIDE, Clip, Ring, encode
+from edgemask.watch.store import EventStore
 from edgemask.watch.watcher import Watcher
 
 films = pytest.mark.skipif(
@@ -205,6 +207,22 @@ def test_a_visit_is_filmed(results: Any, tmp_path: Path) -> None:
 def test_what_the_source_no_longer_shows_is_not_waited_for(results: Any, tmp_path: Path) -> None:
     _, heard, _ = play(results, tmp_path, [(IN,)] * 10, clip_after=60.0)
     assert [record["kind"] for record in heard.events][-1] == "clip"
+
+
+@films
+def test_on_a_slow_disk_a_clip_is_not_told_ahead_of_its_event(
+    results: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = EventStore.save
+
+    def slow(self: EventStore, name: str, content: bytes, suffix: str = ".jpg") -> Path | None:
+        if suffix == ".jpg":
+            time.sleep(0.5)
+        return save(self, name, content, suffix)
+
+    monkeypatch.setattr(EventStore, "save", slow)
+    _, heard, _ = play(results, tmp_path, [(IN,)] * 10, clip_after=60.0)
+    assert [record["kind"] for record in heard.events] == ["enter", "clip"]
 
 
 @films

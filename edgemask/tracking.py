@@ -167,11 +167,18 @@ class FrameClock:
     """A clock for the frames of a source that never goes back.
 
     The camera's own clock is best: it has no jitter, and a film has its own time. Where there is
-    none, or where it jumps back because the source was opened again, the time of arrival counts.
+    none, or where it jumps because the source was opened again, the time of arrival counts.
     Never the time of day: a board without a battery clock jumps by years when it gets the time.
+
+    Parameters
+    ----------
+    live : bool
+        Whether frames arrive when they are taken, so that a minute more than since the last one
+        arrived is a jump. In a film it may be a pause.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, live: bool = True) -> None:
+        self._live = live
         self._now = 0
         self._last: tuple[int | None, int] | None = None
 
@@ -187,6 +194,8 @@ class FrameClock:
         if self._last is not None:
             before, arrived = self._last
             step = -1 if sensor_ns is None or before is None else sensor_ns - before
-            self._now += step if step >= 0 else max(0, arrival_ns - arrived)
+            elapsed = max(0, arrival_ns - arrived)
+            jumped = step < 0 or (self._live and step > elapsed + _STALL_NS)
+            self._now += elapsed if jumped else step
         self._last = sensor_ns, arrival_ns
         return self._now

@@ -50,10 +50,11 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.takes.recording import Recording
     from edgemask.tracking import FrameClock
 
-    name, clock, count, now_ns = shown(options.source), FrameClock(), 0, 0
+    name, count, now_ns = shown(options.source), 0, 0
     recording, interrupted = None, False
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(options.source))
+        clock = FrameClock(source.live)
         progress = stack.enter_context(common.Progress("recording", options.seconds or 0))
         try:
             for frame in source:

@@ -14,6 +14,7 @@ from edgemask.cli.running import add_source, running, with_options
 if TYPE_CHECKING:
     from edgemask.live.engine import Engine
     from edgemask.settings import Settings
+    from edgemask.sinks import Sink
 
 HELP = "show a camera with its instances on a web page"
 EXAMPLE = "edgemask serve camera:0 --host 0.0.0.0 --max-fps 10 --max-temp 75"
@@ -91,12 +92,17 @@ def run(options: argparse.Namespace) -> int:
     host, port = settings.serve.host, settings.serve.port
     token, first = _token(settings)
     servers: list[Server] = []
+    sinks: list[Sink] = []  # made after the server, which is stopped after them
+
+    def beside() -> dict[str, Any]:
+        return {"sinks": {sink.name: sink.status() for sink in sinks}}
 
     def serve(engine: Engine) -> Callable[[], object]:
-        servers.append(Server(engine, host=host, port=port, token=token))
+        servers.append(Server(engine, host=host, port=port, token=token, beside=beside))
         return servers[0].stop
 
     with running(settings, choice=True, beside=serve) as program:
+        sinks += program.sinks
         program.start()
         servers[0].start()
         print(_greeting(host, servers[0].port, token, first), flush=True)

@@ -82,7 +82,7 @@ def run(options: argparse.Namespace) -> int:
     name = shown(options.source)
     segmenter = common.make_segmenter(options, options.score, options.max_detections)
     model = common.model_record(segmenter)
-    tracker, clock = Tracker(round(options.max_lost * _SECOND)), FrameClock()
+    tracker = Tracker(round(options.max_lost * _SECOND))
     start, done, tracks = time.monotonic(), 0, 0
     for path in filter(None, (options.out, options.overlay)):
         if path.exists():
@@ -90,6 +90,7 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(open_source(options.source))
         film = stack.enter_context(_film(options.overlay, source))
+        clock = FrameClock(source.live)
         expected = min(source.length or sys.maxsize, options.frames or sys.maxsize)
         progress = common.Progress("tracking", expected if expected < sys.maxsize else 0)
         stack.enter_context(progress)

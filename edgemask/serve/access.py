@@ -72,6 +72,8 @@ def load_token(path: Path) -> tuple[str, bool]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not UTF-8 text"
         raise SourceError(f"the token file {path} cannot be read: {reason}") from error
+    if not token:  # touched by somebody
+        return _make_token(path), True
     # Group may read: that is how systemd shows a credential to a service.
     if mode & (stat.S_IRWXO | stat.S_IWGRP):
         raise SourceError(f"others can read the token file {path}: run chmod 600 {path}")
@@ -87,9 +89,17 @@ def _make_token(path: Path) -> str:
     token = secrets.token_urlsafe(32)
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "w", encoding="utf-8") as file:
-            file.write(token + "\n")
+        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+        try:
+            # Complete or not at all: half a token would be refused at every later start.
+            descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with open(descriptor, "w", encoding="utf-8") as file:
+                file.write(token + "\n")
+                file.flush()
+                os.fsync(descriptor)
+            os.replace(beside, path)
+        finally:
+            beside.unlink(missing_ok=True)
     except OSError as error:
         raise OutputError(
             f"the token file {path} cannot be written ({error.strerror}): name another with "

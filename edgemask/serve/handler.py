@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
+import http.client
 import importlib.resources
 import json
 import re
@@ -28,6 +29,7 @@ __all__ = ["Handler"]
 
 _BOUNDARY = "edgemask-frame"
 _MAX_BODY = 4096
+_MAX_HEAD = 16384
 _STATUS_SECONDS = 2.0
 _WAIT_SECONDS = 5.0
 
@@ -50,6 +52,20 @@ def _page() -> tuple[bytes, str]:
     return text.encode(), policy
 
 
+class _Head:
+    """Reads lines up to so many bytes in all; then what http.server answers with 431."""
+
+    def __init__(self, stream: Any, left: int) -> None:
+        self._stream, self._left = stream, left
+
+    def readline(self, limit: int) -> bytes:
+        line: bytes = self._stream.readline(min(limit, self._left + 1))
+        self._left -= len(line)
+        if self._left < 0:
+            raise http.client.LineTooLong("head")
+        return line
+
+
 class Handler(BaseHTTPRequestHandler):
     """Answers one request; every connection has a thread and one request."""
 
@@ -59,6 +75,16 @@ class Handler(BaseHTTPRequestHandler):
     sys_version = ""
     disable_nagle_algorithm = True
     _verdict: Verdict
+
+    def parse_request(self) -> bool:
+        """Read the head, of which http.server would take megabytes."""
+        whole: Any = self.rfile
+        limited: Any = _Head(whole, _MAX_HEAD)
+        self.rfile = limited
+        try:
+            return super().parse_request()
+        finally:
+            self.rfile = whole
 
     def do_GET(self) -> None:
         self._dispatch("GET")
@@ -167,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
         )
 
     def _send_status(self) -> None:
-        self._json(self.server.engine.status())
+        self._json({**self.server.engine.status(), **self.server.beside()})
 
     def _send_metrics(self) -> None:
         engine, publisher = self.server.engine, self.server.publisher

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from http.server import ThreadingHTTPServer
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ MAX_STREAMS = 16
 _SPARE = 8  # connections for everything else
 _HEAD_SECONDS = 10.0
 _SEND_BUFFER = 256 * 1024  # a client that is slower than this must not see pictures of long ago
+_KEEP_ALIVE = {"TCP_KEEPIDLE": 30, "TCP_KEEPINTVL": 10, "TCP_KEEPCNT": 3}  # seconds, tries
 _BUSY = (
     b"HTTP/1.0 503 Service Unavailable\r\nContent-Type: text/plain\r\nRetry-After: 10\r\n"
     b"Connection: close\r\n\r\nToo many clients. Close another page first.\n"
@@ -44,6 +46,7 @@ class Connections(ThreadingHTTPServer):
         self.engine: Engine
         self.publisher: Publisher
         self.access: Access
+        self.beside: Callable[[], dict[str, Any]]
         self._max_streams = max_streams
         self._lock = threading.Lock()
         self._clients: dict[socket.socket, threading.Thread] = {}
@@ -71,6 +74,7 @@ class Connections(ThreadingHTTPServer):
                 self._reading_head[request] = time.monotonic()
         if room:
             request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            _keep_alive(request)
             thread.start()
         else:
             self._turn_away(request)
@@ -131,6 +135,14 @@ class Connections(ThreadingHTTPServer):
         return not any(thread.is_alive() for thread in open_now.values())
 
 
+def _keep_alive(request: socket.socket) -> None:
+    """Have the system notice a client that has left the network, though nothing is sent to it."""
+    request.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEP_ALIVE.items():
+        if hasattr(socket, name):  # Linux has all of them
+            request.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
 def _shut(request: socket.socket) -> None:
     with contextlib.suppress(OSError):
         request.shutdown(socket.SHUT_RDWR)
@@ -150,6 +162,8 @@ class Server:
         What clients must know. Only an address that no other machine can reach goes without.
     max_streams : int
         Streams and event readers at the same time.
+    beside : callable, optional
+        What ``/status`` shows besides the engine's own status, JSON-ready.
 
     Attributes
     ----------
@@ -170,6 +184,7 @@ class Server:
         port: int = 8080,
         token: str | None = None,
         max_streams: int = MAX_STREAMS,
+        beside: Callable[[], dict[str, Any]] = dict,
     ) -> None:
         if token is None and not is_loopback(host):
             raise InputError(f"{host} can be reached by other machines: give a token")
@@ -183,6 +198,7 @@ class Server:
             ) from error
         self.port = self._http.server_port
         self._http.engine = engine
+        self._http.beside = beside
         self._http.access = Access(token, self.port)
         self._http.publisher = self._publisher = Publisher(engine)
         self._thread = threading.Thread(

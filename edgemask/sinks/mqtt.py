@@ -82,11 +82,13 @@ class MqttSink:
         self._classes = list(settings.classes or classes)
         self._zones = {zone.slug: zone.name for zone in zones}
         self._temperature = False
+        self._detected, self._shown = 0.0, False  # when detections were sent, and of anybody
         self._connected = threading.Event()
         self._stopping = threading.Event()
         self._outbox = Outbox(settings.max_rate)
         self._client = self._make_client()
         self._announce()
+        self._nobody()  # the broker may remember people of the last time
         self._client.connect_async(settings.host, settings.port, _KEEPALIVE)
         self._client.loop_start()
         self._follower = threading.Thread(target=self._follow, name="edgemask-mqtt", daemon=True)
@@ -184,37 +186,46 @@ class MqttSink:
             for topic, content in messages.items():
                 self._outbox.set_state(topic, encode(content))
 
+    def _nobody(self) -> None:
+        self._outbox.set_state(self.topics.counts, encode(payloads.counts([], self._classes)))
+
     def _follow(self) -> None:
-        """Turn results into states until they end."""
-        diagnosed, detected, shown = 0.0, 0.0, False
+        """Turn results into states, and go on saying how the board is when they have ended."""
+        diagnosed, ended = 0.0, False
         silence = Silence(_SILENCE)
-        while not self._results.finished:
+        while not self._stopping.is_set():
             result = self._results.get(0.5)
             now = time.monotonic()
             if not diagnosed or now - diagnosed >= self._settings.diagnostics_seconds:
                 diagnosed = now
                 self._diagnose()
-            if result is None:
-                if silence.begins(now):  # whoever was there, nobody sees them any more
-                    self._outbox.set_state(
-                        self.topics.counts, encode(payloads.counts([], self._classes))
-                    )
-                continue
-            silence.heard(now)
-            wanted = set(self._settings.classes)
-            names = [n for n in result.instances.class_names if not wanted or n in wanted]
-            fresh = sorted(set(names) - set(self._classes))
-            if fresh:
-                self._classes += fresh
-                self._announce()
-            found = payloads.counts(names, self._classes)
-            self._outbox.set_state(self.topics.counts, encode(found))
-            # Nothing after nothing is no news; nothing after something is, and must not be missed.
-            wait = detected + 1 / self._settings.max_rate - now if names else 0.0
-            if self._settings.detections and (names or shown) and wait <= 0:
-                detected, shown = now, bool(names)
-                content = encode(payloads.detections(result, wanted))
-                self._outbox.set_state(self.topics.detections, content, retain=False)
+            if result is not None:
+                silence.heard(now)
+                self._tell(result, now)
+            elif silence.begins(now):  # whoever was there, nobody sees them any more
+                self._nobody()
+            if self._results.finished:
+                if not ended:
+                    ended = True
+                    self._nobody()
+                    self._diagnose()
+                self._stopping.wait(0.5)
+
+    def _tell(self, result: Result, now: float) -> None:
+        """Turn one result into states."""
+        wanted = set(self._settings.classes)
+        names = [n for n in result.instances.class_names if not wanted or n in wanted]
+        fresh = sorted(set(names) - set(self._classes))
+        if fresh:
+            self._classes += fresh
+            self._announce()
+        self._outbox.set_state(self.topics.counts, encode(payloads.counts(names, self._classes)))
+        # Nothing after nothing is no news; nothing after something is, and must not be missed.
+        wait = self._detected + 1 / self._settings.max_rate - now if names else 0.0
+        if self._settings.detections and (names or self._shown) and wait <= 0:
+            self._detected, self._shown = now, bool(names)
+            content = encode(payloads.detections(result, wanted))
+            self._outbox.set_state(self.topics.detections, content, retain=False)
 
     def _diagnose(self) -> None:
         content = payloads.diagnostics(self._status())

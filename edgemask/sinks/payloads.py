@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import socket
+import zlib
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,8 @@ __all__ = ["Topics", "counts", "detections", "diagnostics", "discovery", "encode
 
 def encode(content: Mapping[str, Any]) -> bytes:
     """Return compact JSON."""
-    return json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":")).encode()
+    text = json.dumps(content, allow_nan=False, ensure_ascii=False, separators=(",", ":"))
+    return text.encode("utf-8", "backslashreplace")  # what is no text in a file's name is escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +140,10 @@ def discovery(
         "sw_version": __version__,
     }
 
-    def add(component: str, name: str, topic: str, template: str, **more: Any) -> None:
-        object_id = slug(name)
+    def add(
+        component: str, name: str, topic: str, template: str, known: str = "", **more: Any
+    ) -> None:
+        object_id = known or slug(name)
         messages[f"{topics.discovery}/{component}/{topics.node}/{object_id}/config"] = {
             "name": name,
             "unique_id": f"edgemask_{topics.node}_{object_id}",
@@ -155,9 +159,14 @@ def discovery(
         template = f"{{{{ 'ON' if value_json.{value} > 0 else 'OFF' }}}}"
         add("binary_sensor", name, topic, template, device_class="occupancy")
 
-    for name in classes:
+    given = list(classes)
+    slugs = [slug(name) for name in given]
+    for name, own in zip(given, slugs, strict=True):
+        # Names in other scripts have no slug, and others may share one.
+        plain = name.isascii() and slugs.count(own) == 1
+        known = "" if plain else f"{slug(f'{name} count')}_{zlib.crc32(name.encode()):08x}"
         template = f"{{{{ value_json.counts[{json.dumps(name)}] | default(0) }}}}"
-        add("sensor", f"{name} count", topics.counts, template, **_MEASUREMENT)
+        add("sensor", f"{name} count", topics.counts, template, known, **_MEASUREMENT)
     occupancy("occupancy", topics.counts, "total")
     for zone_slug, name in zones.items():
         topic = topics.zone(zone_slug)

@@ -31,7 +31,7 @@ _SECOND = 1_000_000_000
 _QUALITY = 80
 _MOST_BYTES = 16_000_000
 _MOST_WANTED = 8  # events whose clips are not complete
-_WAITING = 2  # complete clips that are not encoded
+_WAITING = _MOST_WANTED  # complete clips that are not encoded; they share their pictures
 
 
 def require() -> None:

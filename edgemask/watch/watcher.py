@@ -228,7 +228,7 @@ class Watcher:
         }
 
     def _decide(self) -> None:
-        clock, heard = FrameClock(), time.monotonic()
+        clock, pause = FrameClock(), Silence(_SILENCE)
         last: Result | None = None
         for slug in self._counts:
             self._tell(slug, 0)
@@ -236,18 +236,27 @@ class Watcher:
             while not self._results.finished:
                 result = self._results.get(1.0)
                 if result is None:
-                    if self._clips is not None and time.monotonic() - heard > _SILENCE:
+                    if pause.begins(time.monotonic()) and self._clips is not None:
                         self._clips.flush()
                     if last is not None and self._silence.begins(time.monotonic()):
-                        nobody = replace(last, instances=last.instances[:0])
-                        self._take(clock(None, time.monotonic_ns()), nobody)
+                        self._take(clock(None, time.monotonic_ns()), _without_anybody(last))
                     continue
-                last, heard = result, time.monotonic()
+                heard = time.monotonic()
+                pause.heard(heard)
                 self._silence.heard(heard)
                 now_ns = clock(result.frame.sensor_ns, time.monotonic_ns())
                 if self._clips is not None:
                     self._clips.add(now_ns, result.frame.rgb)
-                self._take(now_ns, result)
+                try:
+                    self._take(now_ns, result)
+                    last = result
+                    self._note("zones", "ok")
+                except InputError as error:
+                    if last is None:
+                        raise
+                    # The camera came back with another resolution, and may yet do so with the old.
+                    self._note("zones", str(error))
+                    self._take(now_ns, _without_anybody(last))
         except Exception as error:  # in a thread, nobody else would hear of it
             self.error = error
             if not isinstance(error, InputError):
@@ -255,6 +264,9 @@ class Watcher:
             else:
                 self._report(str(error))
         finally:
+            for slug, count in self._counts.items():
+                if count:  # whoever is still there, nobody watches them any more
+                    self._tell(slug, 0)
             self._deliveries.close()
 
     def _take(self, now_ns: int, result: Result) -> None:
@@ -277,7 +289,8 @@ class Watcher:
 
     def _tell(self, slug: str, count: int) -> None:
         for listener in self._listeners:
-            listener.occupancy(slug, count)
+            with self._guarding(f"occupancy of {slug}"):
+                listener.occupancy(slug, count)
 
     def _deliver(self) -> None:
         for events, result in self._deliveries:
@@ -320,7 +333,8 @@ class Watcher:
                 self._store.log(record)
                 self._note("events.jsonl", self._store.state)
             for listener in self._listeners:
-                listener.event(record)
+                with self._guarding(str(record["id"])):
+                    listener.event(record)
             if self._hook is not None:
                 self._note("hook", self._hook.state)
                 self._hook.submit(record)
@@ -330,6 +344,10 @@ class Watcher:
         if state != self._reported.get(part, "ok"):
             self._report(f"{part}: {state}")
         self._reported[part] = state
+
+
+def _without_anybody(result: Result) -> Result:
+    return replace(result, instances=result.instances[:0])
 
 
 def snapshot(result: Result, polygons: Iterable[NDArray[np.float32]] = ()) -> bytes:

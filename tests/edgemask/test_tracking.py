@@ -138,6 +138,18 @@ def test_clock_never_goes_back():
     assert times == [0, 30, 70, 100, 130]
 
 
+def test_clock_does_not_believe_a_stream_that_jumps_ahead():
+    minute = 60 * SECOND
+    stamps, arrivals = [0, SECOND, 60 * minute, 60 * minute + SECOND], [0, 1, 2, 3]
+    live, film = FrameClock(), FrameClock(live=False)
+    assert [
+        live(s, a * SECOND) // SECOND for s, a in zip(stamps, arrivals, strict=True)
+    ] == arrivals
+    assert [film(s, a) for s, a in zip(stamps, arrivals, strict=True)] == stamps  # a pause in it
+    slow = FrameClock()  # one frame in two minutes
+    assert [slow(n * 2 * minute, n * 2 * minute) for n in range(3)] == [0, 2 * minute, 4 * minute]
+
+
 # ---- instances
 
 

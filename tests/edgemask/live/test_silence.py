@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 from edgemask.live.silence import Silence
 
 
@@ -24,3 +26,12 @@ def test_a_slow_pace_is_no_silence() -> None:
     silence.heard(60.0)
     assert not silence.begins(240.0)
     assert silence.begins(246.0)
+
+
+def test_a_pace_slower_than_the_patience_is_learnt() -> None:
+    silence, told = Silence(5.0), []
+    times = [0.0, 0.1, 0.2, *(10.2 + 10 * n for n in range(5))]  # ten a second, then one in ten
+    for time, following in pairwise(times):
+        silence.heard(time)
+        told.append(any(silence.begins(time + step) for step in range(int(following - time))))
+    assert told == [False, False, True, True, False, False, False]

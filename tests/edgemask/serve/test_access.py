@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from email.message import Message
@@ -161,13 +162,30 @@ def test_a_token_that_others_can_read_is_refused(tmp_path: Path) -> None:
                 load_token(path)
 
 
-@pytest.mark.parametrize("content", [b"", b"short\n", b"a token with blanks", b"\xff" * 40])
+@pytest.mark.parametrize("content", [b"short\n", b"a token with blanks", b"\xff" * 40])
 def test_files_without_a_token(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "token"
     path.write_bytes(content)
     path.chmod(0o600)
     with pytest.raises(SourceError, match="token file"):
         load_token(path)
+
+
+def test_a_token_is_written_completely_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", full)
+        with pytest.raises(OutputError, match="No space left"):
+            load_token(tmp_path / "token")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "token").touch()  # as a version before left it
+    token, new = load_token(tmp_path / "token")
+    assert new
+    assert load_token(tmp_path / "token") == (token, False)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:

@@ -94,6 +94,34 @@ def test_a_client_that_goes_while_no_picture_comes_gives_its_place_back(
         until(lambda: clients() == 0)
 
 
+def test_the_head_of_a_request_is_bounded(site: Any) -> None:
+    taken = 0
+    with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
+        try:
+            raw.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n")
+            for n in range(90):
+                raw.sendall(b"X-%d: " % n + b"a" * 60_000 + b"\r\n")
+                taken += 1
+            raw.sendall(b"\r\n")
+        except OSError:  # it was hung up on
+            pass
+        try:
+            answer = raw.recv(65536)
+        except OSError:
+            answer = b""
+    assert not answer or answer.split()[1] == b"431"
+    usual = {f"X-{n}": "a" * 100 for n in range(50)}
+    assert site.get("/", **usual)[0] == 200
+
+
+def test_clients_that_leave_the_network_are_noticed(make_site: MakeSite) -> None:
+    site = make_site()
+    response = site.open("GET", "/stream.mjpg")
+    (connection,) = site.server._http._clients
+    assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+    response.close()
+
+
 def test_a_client_that_sends_its_request_byte_by_byte(
     make_site: MakeSite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

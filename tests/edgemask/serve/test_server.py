@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import io
 import json
@@ -157,6 +158,14 @@ def test_head_is_get_without_the_body(site: Any, path: str) -> None:
     got.close()
 
 
+def test_status_of_what_follows_the_engine(make_site: MakeSite) -> None:
+    site = make_site(beside=lambda: {"sinks": {"mqtt": {"state": "connected"}}})
+    until(site.engine.processing)
+    status = json.loads(site.get("/status")[2])
+    assert status["sinks"] == {"mqtt": {"state": "connected"}}
+    assert status["source"]["state"] == "running"
+
+
 def test_head_of_what_is_not_there(site: Any) -> None:
     with site.open("HEAD", "/none") as response:
         assert (response.status, response.read()) == (404, b"")
@@ -170,12 +179,11 @@ def test_head_of_what_is_not_there(site: Any) -> None:
 )  # fmt: skip
 def test_garbage_ends_its_own_connection_only(site: Any, request_bytes: bytes) -> None:
     with socket.create_connection(("127.0.0.1", site.server.port), 5) as raw:
-        raw.sendall(request_bytes)
-        raw.shutdown(socket.SHUT_WR)
-        try:
+        answer = b""
+        with contextlib.suppress(OSError):  # it may hang up before it has read all of that
+            raw.sendall(request_bytes)
+            raw.shutdown(socket.SHUT_WR)
             answer = b"".join(iter(lambda: raw.recv(65536), b""))
-        except ConnectionResetError:
-            answer = b""
     assert b"Traceback" not in answer
     assert site.get("/healthz")[0] == 200
 

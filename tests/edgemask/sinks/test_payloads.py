@@ -62,6 +62,10 @@ def test_detections_are_json_and_have_no_masks():
     assert detections(result, ["dog"])["instances"] == []
 
 
+def test_a_name_that_is_no_text_is_escaped():
+    assert json.loads(encode({"name": "caf\udce9"})) == {"name": "caf\udce9"}
+
+
 def test_encoding_is_compact_and_has_no_nan():
     assert encode({"a": [1, "ü"]}) == '{"a":[1,"ü"]}'.encode()
     with pytest.raises(ValueError, match="JSON"):
@@ -122,6 +126,18 @@ def test_every_message_has_what_home_assistant_needs():
         assert content["device"]["identifiers"] == ["edgemask_attic"]
         assert content["device"]["sw_version"] == __version__
         assert content["state_topic"].startswith("home/cameras/attic/")
+
+
+def test_classes_whose_names_have_no_or_the_same_slug():
+    names = ["кошка", "собака", "C", "C++", "C#", "dog", "café", "cafe"]
+    messages = discovery(TOPICS, names, {}, temperature=False)
+    counted = [m for m in messages.values() if "counts[" in m["value_template"]]
+    assert sorted(m["name"] for m in counted) == sorted(f"{name} count" for name in names)
+    ids = {m["name"]: m["unique_id"] for m in counted}
+    assert len(set(ids.values())) == len(names)
+    assert ids["dog count"] == "edgemask_attic_dog_count"
+    alone = discovery(TOPICS, names[:1], {}, temperature=False)
+    assert ids["кошка count"] in {m["unique_id"] for m in alone.values()}  # whoever else is there
 
 
 @pytest.mark.parametrize(

@@ -100,7 +100,9 @@ def test_nobody_is_counted_when_no_results_come(monkeypatch):
     pytest.importorskip("paho.mqtt")
     monkeypatch.setattr("edgemask.sinks.mqtt._SILENCE", 0.1)
     engine = FakeEngine()
-    settings = Settings(mqtt=MqttSettings(host="127.0.0.1", port=free_port(), node="test"))
+    settings = Settings(
+        mqtt=MqttSettings(host="127.0.0.1", port=free_port(), node="test", diagnostics_seconds=1)
+    )
     (mqtt,) = start_sinks(engine, settings, classes=["person"])
     told = []
     monkeypatch.setattr(
@@ -114,8 +116,32 @@ def test_nobody_is_counted_when_no_results_come(monkeypatch):
     while len(counts := [json.loads(c) for t, c in told if t.endswith("/counts")]) < 2:
         assert time.monotonic() < end
         time.sleep(0.02)
-    mqtt.stop()
     assert [c["counts"]["person"] for c in counts] == [1, 0]
+    # It ends while somebody is there: nobody is any more, and the board still says how it is.
+    engine.boxes[0].put(replace(result(1), instances=one))
+    engine.boxes[0].close()
+    while len(counts := [json.loads(c) for t, c in told if t.endswith("/counts")]) < 4:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert [c["counts"]["person"] for c in counts] == [1, 0, 1, 0]
+    assert told[-1][0].endswith("/diagnostics")
+    before = len(told)
+    while len(told) < before + 2:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    mqtt.stop()
+
+
+def test_the_broker_is_told_at_the_start_that_nobody_is_there():
+    pytest.importorskip("paho.mqtt")
+    settings = Settings(mqtt=MqttSettings(host="127.0.0.1", port=free_port(), node="test"))
+    (mqtt,) = start_sinks(FakeEngine(), settings, classes=["person"])
+    waiting = {}
+    while (message := mqtt._outbox.take(0)) is not None:
+        waiting[message.topic] = message
+    mqtt.stop()
+    assert json.loads(waiting[mqtt.topics.counts].payload)["counts"] == {"person": 0}
+    assert waiting[mqtt.topics.counts].retain
 
 
 def test_a_broker_that_is_not_there_holds_nothing_up():

@@ -7,6 +7,7 @@ import io
 import json
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -207,6 +208,20 @@ def test_a_visit_is_filmed(results: Any, tmp_path: Path) -> None:
 def test_what_the_source_no_longer_shows_is_not_waited_for(results: Any, tmp_path: Path) -> None:
     _, heard, _ = play(results, tmp_path, [(IN,)] * 10, clip_after=60.0)
     assert [record["kind"] for record in heard.events][-1] == "clip"
+
+
+@films
+def test_of_many_entries_at_once_each_is_filmed(results: Any, tmp_path: Path) -> None:
+    zones = tuple(replace(LEFT, name=f"zone {n}") for n in range(6))
+    wanted = EventSettings(folder=tmp_path, clip=True, clip_before=1.0, clip_after=0.4)
+    heard, box = Heard(), Mailbox[Any](40)
+    watcher = Watcher(box, Settings(zone=zones, events=wanted), [heard])
+    for _ in range(30):
+        box.put(results(IN))
+    box.close()
+    assert watcher.wait(60)
+    kinds = [record["kind"] for record in heard.events]
+    assert (kinds.count("enter"), kinds.count("clip")) == (6, 6)
 
 
 @films

@@ -222,6 +222,50 @@ def test_a_name_that_is_no_text_is_kept(play, results, tmp_path):
     assert json.loads(line)["frame"] == heard.events[0]["frame"] == name
 
 
+def test_another_resolution_for_a_while_does_not_end_it(results):
+    pixels = ZoneSettings("door", ((100, 0), (200, 0), (200, 100), (100, 100)), min_seconds=0)
+    pixels = replace(pixels, leave_seconds=0.3, cooldown=0)
+    box, heard, lines = Mailbox(100), Heard(), []
+    watcher = Watcher(box, Settings(zone=(pixels,)), [heard], report=lines.append)
+    for size, count in (((100, 200), 3), ((50, 100), 5), ((100, 200), 3)):
+        for _ in range(count):
+            box.put(results(OUT if size[1] == 200 else (10, 5, 30, 45), size=size))
+    box.close()
+    assert watcher.wait(20)
+    assert watcher.error is None
+    assert [record["kind"] for record in heard.events] == ["enter", "leave", "enter"]
+    said, recovered = lines
+    assert said.startswith("zones: the zone 'door' covers no pixel of the 100x50 image")
+    assert recovered == "zones: ok"
+
+
+def test_when_it_ends_nobody_is_in_a_zone(play):
+    _, heard = play([(IN,)] * 10)
+    assert heard.occupancies == [("left_half", 0), ("left_half", 1), ("left_half", 0)]
+    assert [record["kind"] for record in heard.events] == ["enter"]
+
+
+def test_one_listener_that_fails_does_not_keep_the_others_from_hearing(results, tmp_path):
+    class Broken(Heard):
+        def event(self, record):
+            raise ValueError("no")
+
+        occupancy = event
+
+    heard, box, out = Heard(), Mailbox(20), tmp_path / "out"
+    hook = ("sh", "-c", f"cat > {out}")
+    settings = Settings(zone=(LEFT,), events=EventSettings(hook=hook))
+    watcher = Watcher(box, settings, [Broken(), heard])
+    for _ in range(10):
+        box.put(results(IN))
+    box.close()
+    assert watcher.wait(20)
+    watcher.stop()
+    assert [record["kind"] for record in heard.events] == ["enter"]
+    assert json.loads(out.read_text())["kind"] == "enter"
+    assert watcher.failed
+
+
 def test_nobody_is_left_in_a_zone_when_the_camera_falls_silent(results, monkeypatch):
     monkeypatch.setattr(watcher_module, "_SILENCE", 0.1)
     quick = replace(LEFT, min_seconds=0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -98,7 +99,20 @@ def truth_for(annotations: Sequence[dict[str, Any]], kind: str) -> list[dict[str
         and no list of polygons; a box that is none, where the box is needed.
     """
     prepare = {"bbox": _with_box, "segm": _with_mask, "keypoints": _with_keypoints}[kind]
+    for entry in annotations:
+        for field in ("area", "iscrowd"):
+            _check_numbers(entry, field, [entry.get(field, 0)], "a number")
     return [{**prepare(entry), "id": number} for number, entry in enumerate(annotations, 1)]
+
+
+def _check_numbers(
+    entry: Mapping[str, Any], field: str, values: Sequence[Any], wanted: str
+) -> None:
+    """Refuse what pycocotools would stumble over."""
+    if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+        raise SourceError(
+            f"annotation {entry.get('id')} has {field} {str(entry.get(field))[:40]}: give {wanted}"
+        )
 
 
 def _with_box(entry: dict[str, Any]) -> dict[str, Any]:
@@ -107,17 +121,29 @@ def _with_box(entry: dict[str, Any]) -> dict[str, Any]:
         raise SourceError(
             f"annotation {entry.get('id')} has bbox {str(box)[:40]}: give x, y, width, height"
         )
+    _check_numbers(entry, "bbox", box, "x, y, width, height")
     return entry
 
 
 def _with_mask(entry: dict[str, Any]) -> dict[str, Any]:
     given = entry.get("segmentation") or []
     outline = usable_outline(given)
+    if isinstance(outline, dict):
+        if not {"size", "counts"} <= outline.keys():
+            raise SourceError(
+                f"annotation {entry.get('id')} has the RLE {str(outline)[:40]}: it needs size and "
+                "counts"
+            )
+    else:
+        wanted = "polygons as flat lists of x and y"
+        for polygon in outline:
+            _check_numbers(entry, "segmentation", polygon, wanted)
     if outline:
         return {**entry, "segmentation": outline}
     if not isinstance(given, list | tuple) or not all(isinstance(p, list | tuple) for p in given):
         raise SourceError(
-            f"annotation {entry['id']} has segmentation {str(given)[:40]}: give a list of polygons"
+            f"annotation {entry.get('id')} has segmentation {str(given)[:40]}: give a list of "
+            "polygons"
         )
     x, y, w, h = _with_box(entry)["bbox"]
     box = [[x, y, x + w, y, x + w, y + h, x, y + h]]
@@ -131,6 +157,7 @@ def _with_keypoints(entry: dict[str, Any]) -> dict[str, Any]:
             f"annotation {entry.get('id')} has keypoints {str(points)[:40]}: give a list of "
             f"{len(NAMES)} times x, y, visibility, in COCO's order"
         )
+    _check_numbers(entry, "keypoints", points, "numbers")
     labelled = sum(v > 0 for v in points[2::3])
     return {**entry, "keypoints": points, "num_keypoints": labelled}
 

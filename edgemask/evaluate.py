@@ -46,6 +46,7 @@ __all__ = [
     "MAX_DETECTIONS",
     "METRICS",
     "SCORE_THRESHOLD",
+    "check_annotations",
     "evaluate",
     "load_annotations",
     "predict_dataset",
@@ -77,6 +78,12 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
         name, data = os.fspath(annotations), _read_json(annotations)
     try:
         check_entries(data, name)
+        for image in data["images"]:
+            if not isinstance(image.get("labeled_cats") or [], list | tuple):
+                raise SourceError(
+                    f"{name}: image {image['id']} has labeled_cats {image['labeled_cats']!r}: give "
+                    "a list of category ids"
+                )
         image_ids = {image["id"] for image in data["images"]}
         categories = {category["id"] for category in data["categories"]}
         for entry in data["annotations"]:
@@ -85,8 +92,9 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
                     f"{name}: annotation {entry.get('id')} is of image {entry['image_id']} and "
                     f"category {entry['category_id']}, one of which is not listed: mend the file"
                 )
-            entry.setdefault("iscrowd", 0)
-            if "area" not in entry:
+            if entry.get("iscrowd") is None:
+                entry["iscrowd"] = 0
+            if entry.get("area") is None:
                 entry["area"] = entry["bbox"][2] * entry["bbox"][3]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise SourceError(
@@ -94,6 +102,27 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
             "images, annotations and categories, as in instances_val2017.json"
         ) from error
     return data
+
+
+def check_annotations(annotations: Mapping[str, Any], iou_types: Sequence[str]) -> None:
+    """Find out before anything is segmented whether annotations can be compared with.
+
+    Parameters
+    ----------
+    annotations : mapping
+        As :func:`load_annotations` returns them.
+    iou_types : sequence of str
+        As for :func:`evaluate`.
+
+    Raises
+    ------
+    SourceError
+        Naming the annotation.
+    """
+    if "segm" in iou_types:  # pycocotools draws the outlines
+        check_images(annotations["images"], ("height", "width"))
+    for kind in iou_types:
+        truth_for(annotations["annotations"], kind)
 
 
 def evaluate(
@@ -143,8 +172,7 @@ def evaluate(
             f"categories {sorted(set(chosen) - known)} are not in the annotations, which have "
             f"{sorted(known)}: choose among those"
         )
-    if "segm" in iou_types:  # pycocotools draws the outlines
-        check_images(data["images"], ("height", "width"))
+    check_annotations(data, iou_types)
     results = _load_predictions(predictions, {image["id"] for image in data["images"]})
     labelled = {
         image["id"]: set(image["labeled_cats"])

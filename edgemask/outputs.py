@@ -19,6 +19,7 @@ from edgemask.instances import Instances
 __all__ = [
     "FORMATS",
     "OutputNames",
+    "check_output",
     "coco_results",
     "image_ids",
     "instance_ids",
@@ -60,11 +61,11 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
         The folder cannot be created or written, or the disk is full. ``errno`` is set.
     """
     path = Path(path)
-    beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
         try:
             with open(beside, "wb") as stream:
                 write(stream)
@@ -76,6 +77,27 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
         raise
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def check_output(path: str | os.PathLike[str]) -> None:
+    """Find out before the work, and not after, that a file cannot be written.
+
+    Raises
+    ------
+    OutputError
+        See :func:`write_file`.
+    """
+    path = Path(path)
+    if not path.name or path.is_dir():
+        write_file(path, lambda stream: None)  # which says so
+    probe = path.with_name(f".{path.name[:100]}.probe")
+    try:
+        write_file(probe, lambda stream: None)
+    except OutputError as error:
+        plain = OutputError(str(error).replace(str(probe), str(path)))
+        plain.errno = error.errno
+        raise plain from error
+    probe.unlink()
 
 
 def output_error(path: Path, error: OSError) -> OutputError:
@@ -206,12 +228,19 @@ class OutputNames:
     folder : path
     inputs : iterable of str
         Every file that the run reads.
+    reserved : iterable of str
+        Stems that no input gets.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], inputs: Iterable[str]) -> None:
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        inputs: Iterable[str],
+        reserved: Iterable[str] = (),
+    ) -> None:
         self.folder = Path(folder)
         self._inputs = {os.path.realpath(path) for path in inputs}
-        self._taken: set[str] = set()
+        self._taken: set[str] = {stem.casefold() for stem in reserved}
 
     def stem(self, source: str) -> str:
         """Return a name for a source that no earlier source got: ``photo``, then ``photo-2``, …"""

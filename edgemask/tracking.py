@@ -20,6 +20,7 @@ from edgemask.instances import Instances
 __all__ = ["FrameClock", "Tracker", "generalised_iou"]
 
 _STALL_NS = 60_000_000_000
+_USUAL_STEP_NS = 40_000_000
 
 # In seconds. A velocity from two boxes is mostly their noise where frames come fast, so it is
 # averaged over this time; and people do not go on for long as they did when they were last seen.
@@ -174,7 +175,8 @@ class FrameClock:
     ----------
     live : bool
         Whether frames arrive when they are taken, so that a minute more than since the last one
-        arrived is a jump. In a film it may be a pause.
+        arrived is a jump. In a film it may be a pause; and where files have no times at all, each
+        is a 25th of a second, so that the result does not depend on how fast they are read.
     """
 
     def __init__(self, live: bool = True) -> None:
@@ -194,6 +196,8 @@ class FrameClock:
         if self._last is not None:
             before, arrived = self._last
             step = -1 if sensor_ns is None or before is None else sensor_ns - before
+            if not self._live and sensor_ns is None:
+                step = _USUAL_STEP_NS
             elapsed = max(0, arrival_ns - arrived)
             jumped = step < 0 or (self._live and step > elapsed + _STALL_NS)
             self._now += elapsed if jumped else step

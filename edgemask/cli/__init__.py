@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import io
 import os
 import sys
@@ -97,7 +98,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with warnings.catch_warnings():
             warnings.showwarning = report_warning
             status = _run(arguments)
-        sys.stdout.flush()  # here, where a closed pipe can still be dealt with
+        if sys.stdout is not None:  # closed by whoever started this
+            sys.stdout.flush()  # here, where a closed pipe can still be dealt with
         return status
     except KeyboardInterrupt:
         report_error("interrupted")
@@ -111,6 +113,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if debug:
             traceback.print_exc()
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            # What is written to files has errors of its own. Python would complain at exit, too.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            report_error(f"what is printed cannot be written ({error.strerror}): free some space")
+            return 1
         report_error(
             f"unexpected {type(error).__name__}: {error}; please report it with the output of the "
             "same command and --debug"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemask.cli import common
-from edgemask.errors import InputError, OutputError
+from edgemask.errors import InputError
 
 if TYPE_CHECKING:
     from edgemask.bench.configuration import Configuration
@@ -90,12 +90,12 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.bench.report import write_report
     from edgemask.bench.runner import run as run_worker
     from edgemask.bench.table import lines
-    from edgemask.outputs import write_json
+    from edgemask.outputs import check_output, write_json
 
     if options.report and Path(options.report).suffix != ".md":
         raise InputError(f"--report {options.report} does not end in .md: call it report.md")
     for target in filter(None, (options.json, options.report)):
-        _check_writable(Path(target))
+        check_output(Path(target))
     system = describe_system()
     packages = ", ".join(f"{name} {version}" for name, version in system["packages"].items())
     print(f"{system['board']}, {system['os']}, {system['cpus']} CPUs")
@@ -124,18 +124,6 @@ def run(options: argparse.Namespace) -> int:
         chart = write_report(options.report, record)
         print(f"\nreport: {options.report}\nchart:  {chart}")
     return 0
-
-
-def _check_writable(path: Path) -> None:
-    """Find out before ten minutes of measuring, and not after, that a file cannot be written."""
-    from edgemask.outputs import write_file
-
-    probe = path.with_name(f".{path.name}.probe")
-    try:
-        write_file(probe, lambda stream: None)
-    except OutputError as error:
-        raise OutputError(str(error).replace(str(probe), str(path))) from error
-    probe.unlink()
 
 
 def _configurations(options: argparse.Namespace) -> list[Configuration]:

@@ -161,10 +161,14 @@ def unused_name(uri: str, frame: Frame, suffix: str) -> Path:
 
     ``film.jsonl`` after the frame ``film-000012``, or else after the source; then ``film-2.jsonl``.
     """
+    from edgemask.takes.times import times_path
+
     series = frame.name.removesuffix(f"-{frame.index:06d}")
     stem = (series if series != frame.name else Path(uri).stem) or "take"
+    stem = "stdin" if stem == "-" else stem
     found, number = Path(f"{stem}{suffix}"), 1
-    while found.exists():
+    # A film has its times beside it, and an older film may have left its own.
+    while found.exists() or (suffix == ".mp4" and times_path(found).exists()):
         number += 1
         found = Path(f"{stem}-{number}{suffix}")
     return found

@@ -28,8 +28,10 @@ def run(options: argparse.Namespace) -> int:
     """Segment every annotated image and print the averages over the model's classes."""
     from edgemask import evaluate as evaluation
     from edgemask.errors import SourceError
-    from edgemask.outputs import write_json
+    from edgemask.outputs import check_output, write_json
 
+    if options.save:
+        check_output(options.save)
     annotations = evaluation.load_annotations(options.annotations)
     evaluation.require_pycocotools()  # before the hours that the images may take
     segmenter = common.make_segmenter(
@@ -42,13 +44,21 @@ def run(options: argparse.Namespace) -> int:
             f"{options.annotations} has none of the classes {list(segmenter.pack.class_ids)} of "
             f"the model {segmenter.pack.name}: give annotations with the same category ids"
         )
+    kinds = ["bbox", "segm"] + (["keypoints"] if segmenter.pack.keypoint else [])
+    evaluation.check_annotations(annotations, kinds)  # before the images, too
+    for category in annotations["categories"]:
+        name, own = category.get("name"), segmenter.pack.class_names.get(category["id"])
+        if name and own and str(name).casefold() != own.casefold():
+            common.report_warning(
+                f"category {category['id']} is {name!r} in {options.annotations} and {own!r} in "
+                "the model: compared all the same; if they are not one thing, change the ids"
+            )
     with common.Progress("evaluating", len(annotations["images"])) as progress:
         predictions = evaluation.predict_dataset(
             segmenter, annotations, options.images, progress.update
         )
     if options.save:
         write_json(options.save, predictions)
-    kinds = ["bbox", "segm"] + (["keypoints"] if segmenter.pack.keypoint else [])
     report = evaluation.evaluate(predictions, annotations, kinds, category_ids=classes)
     names = ", ".join(segmenter.pack.class_names[class_id] for class_id in classes)
     shown = names if len(names) <= 60 else f"{len(classes)} classes"

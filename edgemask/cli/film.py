@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -33,6 +34,7 @@ class Film:
         self._rate = rate
         self._av = import_av()
         self._film: Mp4 | None = None
+        self._first_ns = 0
 
     def add(self, rgb: Pixels, time_ns: int | None) -> None:
         """Add a frame.
@@ -42,7 +44,7 @@ class Film:
         rgb : ndarray of uint8, shape (H, W, 3)
             All of one size. A last odd row or column is cut off, since H.264 has none.
         time_ns : int or None
-            Its place in the film.
+            Its time; the first frame's is where the film begins.
 
         Raises
         ------
@@ -54,7 +56,8 @@ class Film:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
                 height, width = rgb.shape[:2]
                 self._film = Mp4(str(self._beside), height, width, self._rate)
-            self._film.add(rgb, time_ns)
+                self._first_ns = time_ns or 0  # a camera counts from when the board was started
+            self._film.add(rgb, None if time_ns is None else time_ns - self._first_ns)
         except (self._av.error.FFmpegError, OSError) as error:
             raise self._problem(error) from error
 
@@ -81,7 +84,8 @@ class Film:
         except (self._av.error.FFmpegError, OSError) as error:
             raise self._problem(error) from error
         finally:
-            self._beside.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a read-only disk, of which the error above tells
+                self._beside.unlink(missing_ok=True)
 
     def __enter__(self) -> Film:
         return self

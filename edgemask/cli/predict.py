@@ -68,7 +68,8 @@ def run(options: argparse.Namespace) -> int:
     wanted = {name for group in options.format or [["overlay"]] for name in group}
     segmenter = common.make_segmenter(options, options.score, options.max_detections)
     paths, streams, failures = _expand(options.sources)
-    names = OutputNames(options.out, [*paths, *streams])
+    reserved = ["coco"] if "coco" in wanted else []
+    names = OutputNames(options.out, [*paths, *streams], reserved)
     work = _Run(results.Results(segmenter, wanted, names), names, failures)
     try:
         work.images(paths, numbered=not streams)

@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 
 from edgemask.cli import common
+from edgemask.cli.frames import Frames
 from edgemask.errors import SourceError
 
 HELP = "record a camera as a film, with the time of every frame"
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=common.positive_int,
         help="how long (default: until Ctrl-C)",
     )
+    common.add_reconnect(parser)
 
 
 def _film_name(text: str) -> Path:
@@ -46,18 +48,20 @@ def _film_name(text: str) -> Path:
 
 def run(options: argparse.Namespace) -> int:
     """Encode frame by frame; what there is can be played when it ends early, for any reason."""
-    from edgemask.sources import open_source, shown
+    from edgemask.sources import shown
     from edgemask.takes.recording import Recording
     from edgemask.tracking import FrameClock
 
     name, count, now_ns = shown(options.source), 0, 0
     recording, interrupted = None, False
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(options.source))
-        clock = FrameClock(source.live)
+        frames = stack.enter_context(Frames(options.source, options.reconnect))
         progress = stack.enter_context(common.Progress("recording", options.seconds or 0))
+        frames.progress = progress
+        source = frames.source
+        clock = FrameClock(source.live)
         try:
-            for frame in source:
+            for frame in frames:
                 if recording is None:
                     path = options.out or common.unused_name(options.source, frame, ".mp4")
                     recording = Recording(path, getattr(source, "rate", None))
@@ -70,11 +74,11 @@ def run(options: argparse.Namespace) -> int:
                 count += 1
         except KeyboardInterrupt:
             interrupted = True  # how a camera is ended
-        dropped = source.dropped
+        dropped = frames.dropped
     if recording is None:
         if interrupted:
             raise KeyboardInterrupt
         raise SourceError(f"{name} has no frame: check what sends it")
     lost = f" ({dropped} more came too fast to be encoded)" if dropped else ""
     print(f"{name}: {count} frames in {now_ns / _SECOND:.1f} s{lost} -> {recording.path}")
-    return 130 if interrupted else 0
+    return 130 if interrupted else int(frames.failures > 0)

@@ -7,16 +7,16 @@ import contextlib
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemask.cli import common, results
+from edgemask.cli.frames import Frames
 from edgemask.errors import OutputError, SourceError
 
 if TYPE_CHECKING:
     from edgemask.cli.film import Film
-    from edgemask.sources.base import Frame, Source
+    from edgemask.sources.base import Source
 
 HELP = "follow the instances of a video or camera from frame to frame"
 EXAMPLE = "edgemask track film.mp4 --out film.jsonl"
@@ -75,7 +75,7 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Write a line for each frame; what there is stays when the run ends early."""
     from edgemask.overlay import draw
-    from edgemask.sources import open_source, shown
+    from edgemask.sources import shown
     from edgemask.takes.writer import TakeWriter
     from edgemask.tracking import FrameClock, Tracker
 
@@ -88,20 +88,16 @@ def run(options: argparse.Namespace) -> int:
         if path.exists():
             raise OutputError(f"{path} exists already: choose another name")
     with contextlib.ExitStack() as stack:
-        source = stack.enter_context(open_source(options.source))
-        film = stack.enter_context(_film(options.overlay, source))
-        clock = FrameClock(source.live)
+        frames = stack.enter_context(Frames(options.source, options.reconnect))
+        source = frames.source
         expected = min(source.length or sys.maxsize, options.frames or sys.maxsize)
         progress = common.Progress("tracking", expected if expected < sys.maxsize else 0)
-        stack.enter_context(progress)
-
-        def report(line: str) -> None:
-            progress.clear()
-            common.report_warning(line)
-
+        frames.progress = stack.enter_context(progress)
+        film = stack.enter_context(_film(options.overlay, source))
+        clock = FrameClock(source.live)
         take, interrupted = None, False
         try:
-            for frame in itertools.islice(_frames(source, options, report, stack), options.frames):
+            for frame in itertools.islice(frames, options.frames):
                 if take is None:
                     path = options.out or common.unused_name(options.source, frame, ".jsonl")
                     take = stack.enter_context(TakeWriter(path))
@@ -114,7 +110,7 @@ def run(options: argparse.Namespace) -> int:
                 if source.live:
                     print(f"{frame.name}: {results.describe(instances)}", flush=True)
                 if film is not None:
-                    film.add(draw(frame.rgb, instances, out=frame.rgb), frame.sensor_ns)
+                    film.add(draw(frame.rgb, instances, out=frame.rgb), now_ns)
         except KeyboardInterrupt:
             interrupted = True  # how a camera is ended
     if take is None:
@@ -124,32 +120,7 @@ def run(options: argparse.Namespace) -> int:
     seconds = time.monotonic() - start
     counted = f"{done} frame{'' if done == 1 else 's'}, {tracks} track{'' if tracks == 1 else 's'}"
     print(f"{name}: {counted} -> {take.path} ({seconds:.1f} s)")
-    return 130 if interrupted else 0
-
-
-def _frames(
-    source: Source,
-    options: argparse.Namespace,
-    report: Callable[[str], None],
-    stack: contextlib.ExitStack,
-) -> Iterator[Frame]:
-    """Return the frames, of a film that was recorded with the times of its recording.
-
-    Those of a live source go on when it has stopped and comes back.
-    """
-    from edgemask.live.reopen import BACKOFF, Backoff, reopening
-    from edgemask.sources import open_source
-    from edgemask.sources.video import VideoFile
-    from edgemask.takes.times import timed, times_path
-
-    if not source.live:
-        if isinstance(source, VideoFile) and times_path(options.source).is_file():
-            return timed(source, times_path(options.source))
-        return iter(source)
-    backoff = Backoff(*BACKOFF, options.reconnect)
-    frames = reopening(source, lambda: open_source(options.source), backoff, report)
-    stack.callback(frames.close)
-    return frames
+    return 130 if interrupted else int(frames.failures > 0)
 
 
 def _film(path: Path | None, source: Source) -> contextlib.AbstractContextManager[Film | None]:

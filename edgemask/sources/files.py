@@ -10,6 +10,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO
 
+from edgemask.errors import SourceError
 from edgemask.images import load_image
 from edgemask.sources.base import Frame, Source
 from edgemask.sources.jpegs import START, split_jpegs
@@ -58,6 +59,8 @@ class StandardInput(Source):
 
     def __init__(self, stream: IO[bytes] | None = None) -> None:
         super().__init__("-")
+        if stream is None and sys.stdin is None:
+            raise SourceError("standard input is closed: pipe an image into it")
         self._images = self._cut(sys.stdin.buffer if stream is None else stream)
         self._index = 0
 

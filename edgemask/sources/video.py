@@ -199,7 +199,10 @@ class VideoFile(Source):
             return None
         index, self._index = self._index, self._index + 1
         name = f"{self._stem}-{index:06d}"
-        return Frame(_rgb(frame), index, _sensor_ns(frame), time.time_ns(), name)
+        sensor_ns = _sensor_ns(frame)
+        if sensor_ns is None and self.rate:  # raw H.264
+            sensor_ns = int(index / self.rate * 10**9)
+        return Frame(_rgb(frame), index, sensor_ns, time.time_ns(), name)
 
     def _release(self) -> None:
         self._reader.close()

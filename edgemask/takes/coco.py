@@ -78,7 +78,7 @@ def _category(number: int, name: str, posed: bool) -> dict[str, Any]:
 def _image(record: Record) -> dict[str, Any]:
     height, width = record.size
     named = Path(record.source).suffix.lower() in SUFFIXES
-    name = record.source if named else f"{record.source}.jpg"
+    name = Path(record.source).name if named else f"{record.source}.jpg"
     return {
         "id": record.index + 1, "file_name": name, "width": width, "height": height,
         "frame_index": record.index, "sensor_ns": record.sensor_ns,

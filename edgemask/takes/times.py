@@ -99,7 +99,8 @@ def _with(frame: Frame, row: dict[str, str] | None, path: Path) -> Frame:
         )
     try:
         index, wall_ns = int(row["index"]), int(row["wall_ns"])
-        sensor_ns = int(row["sensor_ns"]) if row["sensor_ns"] else None
+        # Without a clock of the camera, the film's own times are all there is.
+        sensor_ns = int(row["sensor_ns"]) if row["sensor_ns"] else frame.sensor_ns
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{path} lacks {', '.join(COLUMNS)} of frame {frame.index}: move it away to go without"

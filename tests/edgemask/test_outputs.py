@@ -19,6 +19,7 @@ from edgemask.errors import OutputError
 from edgemask.instances import Instances
 from edgemask.outputs import (
     OutputNames,
+    check_output,
     coco_results,
     image_ids,
     instance_ids,
@@ -229,6 +230,24 @@ def test_coco_results(scene):
 
 
 # ---- names
+
+
+def test_a_reserved_name_is_nobody_s(tmp_path):
+    names = OutputNames(tmp_path, [], ["coco"])
+    assert [names.stem(f"{folder}/COCO.jpg") for folder in "ab"] == ["COCO-2", "COCO-3"]
+
+
+def test_whether_a_file_can_be_written_is_known_before(tmp_path):
+    kept = tmp_path / "kept"
+    kept.write_text("older")
+    check_output(kept)
+    check_output(tmp_path / "new" / "file")
+    assert kept.read_text() == "older"
+    assert sorted(p.name for p in tmp_path.rglob("*")) == ["kept", "new"]
+    for bad in (tmp_path, kept / "file", "."):
+        with pytest.raises(OutputError, match="cannot be written") as caught:
+            check_output(bad)
+        assert "probe" not in str(caught.value)
 
 
 def test_same_stems_get_different_names(tmp_path):

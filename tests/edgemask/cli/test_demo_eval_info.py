@@ -107,6 +107,74 @@ def test_eval_without_common_classes(capsys, tmp_path, annotated):
     one_error(err, "none of the classes [1]")
 
 
+@pytest.fixture
+def never(monkeypatch):
+    """What is wrong is said before anything is segmented."""
+
+    def predict(*_):
+        raise AssertionError("an image was segmented")
+
+    monkeypatch.setattr("edgemask.evaluate.predict_dataset", predict)
+
+
+@pytest.mark.usefixtures("never")
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"area": "big"}, ["annotation 1 has area big"]),
+        ({"iscrowd": "no"}, ["annotation 1 has iscrowd no"]),
+        ({"bbox": None}, ["annotation 1 has bbox None"]),
+        ({"bbox": [1, 2, "3", 4]}, ["annotation 1 has bbox"]),
+        ({"segmentation": {"size": [48, 64]}}, ["annotation 1 has the RLE", "counts"]),
+        ({"segmentation": [[[0, 0]] * 6]}, ["annotation 1 has segmentation", "flat lists"]),
+        ({"segmentation": "outline", "id": None}, ["annotation None has segmentation outline"]),
+    ],
+)
+def test_eval_of_bad_annotations(capsys, annotated, change, words):
+    pytest.importorskip("pycocotools")
+    folder, path = annotated
+    data = json.loads(path.read_text())
+    data["annotations"][0].update(change)
+    path.write_text(json.dumps(data))
+    status, text, err = run(capsys, "eval", "--annotations", path, "--images", folder)
+    assert (status, text) == (1, "")
+    one_error(err, *words)
+
+
+@pytest.mark.usefixtures("never")
+def test_eval_where_the_predictions_cannot_be_written(capsys, annotated):
+    pytest.importorskip("pycocotools")
+    folder, path = annotated
+    for target in (folder, path / "p.json", "."):
+        status, text, err = run(
+            capsys, "eval", "--annotations", path, "--images", folder, "--save", target
+        )
+        assert (status, text) == (1, "")
+        one_error(err, "cannot be written")
+
+
+def test_eval_of_an_area_or_crowd_that_is_null(capsys, annotated):
+    pytest.importorskip("pycocotools")
+    folder, path = annotated
+    data = json.loads(path.read_text())
+    for entry in data["annotations"]:
+        entry.update(area=None, iscrowd=None)
+    path.write_text(json.dumps(data))
+    assert run(capsys, "eval", "--annotations", path, "--images", folder)[0] == 0
+
+
+def test_eval_of_classes_that_have_another_name(capsys, annotated):
+    pytest.importorskip("pycocotools")
+    folder, path = annotated
+    data = json.loads(path.read_text())
+    for name, said in (("Person", 0), ("cat", 1)):
+        data["categories"][0]["name"] = name
+        path.write_text(json.dumps(data))
+        status, _, err = run(capsys, "eval", "--annotations", path, "--images", folder)
+        assert status == 0
+        assert err.count("warning: category 1 is 'cat'") == said
+
+
 def test_eval_with_a_missing_image(capsys, annotated):
     pytest.importorskip("pycocotools")
     folder, path = annotated

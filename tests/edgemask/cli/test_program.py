@@ -122,6 +122,31 @@ def test_reader_that_has_gone(small_pack, arguments):
     assert done.stderr == ""
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_disk_that_is_full_under_what_is_printed():
+    command = [sys.executable, "-m", "edgemask", "info"]
+    with open("/dev/full", "wb") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 1
+    assert done.stderr == (
+        "edgemask: error: what is printed cannot be written (No space left on device): free some "
+        "space\n"
+    )
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a shell")
+@pytest.mark.parametrize(
+    ("arguments", "status", "words"),
+    [("info >&-", 0, ""), ("predict - <&-", 1, "standard input is closed")],
+)
+def test_closed_from_the_start(tmp_path, arguments, status, words):
+    command = f"{sys.executable} -m edgemask {arguments}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, cwd=tmp_path)
+    assert done.returncode == status
+    assert words in done.stderr
+    assert done.stderr.count("\n") == bool(words)
+
+
 def test_importing_edgemask_costs_next_to_nothing():
     script = "import sys, edgemask; print(*{name.partition('.')[0] for name in sys.modules})"
     loaded = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgemask.cli import main
+from edgemask.errors import SourceError
 from edgemask.sources.synthetic import Synthetic
 from edgemask.takes.reader import read_take
 
@@ -92,3 +93,44 @@ def test_what_is_wrong_is_said_in_a_line(capsys, arguments, message: str) -> Non
     assert (status, err.count("\n")) == (1, 1)
     assert message in err
     assert not list(Path().glob("*.mp4"))
+
+
+def test_a_stream_that_stops_is_opened_again(capsys, monkeypatch) -> None:
+    opened = []
+
+    def opener(uri: str) -> Synthetic:
+        opened.append(uri)
+        if len(opened) > 3:
+            raise SourceError("nobody answers: check its power")
+        source = Synthetic(size=(64, 48), fps=200, frames=4, live=True)
+        source.length, source.finite = None, False
+        return source
+
+    monkeypatch.setattr("edgemask.sources.open_source", opener)
+    monkeypatch.setattr("edgemask.live.reopen.BACKOFF", (0.001, 0.001))
+    status, _, err = run(capsys, "record", "http://camera/", "--out", "a.mp4", "--reconnect", 2)
+    assert status == 1
+    assert len(opened) == 5
+    assert err.count("ended: check what sends it (trying again)") == 3
+    assert "edgemask: error: nobody answers" in err
+    with av.open("a.mp4") as film:
+        frames = sum(1 for _ in film.decode(video=0))
+    assert 3 <= frames <= 12
+    assert Path("a.frames.csv").read_text().count("\n") == frames + 1
+
+
+def test_without_a_clock_of_the_camera_the_film_s_times_are_kept(capsys) -> None:
+    run(capsys, "record", SCENE, "--seconds", 1)
+    table = Path("synthetic.frames.csv")
+    header, *rows = table.read_text().splitlines()
+    blank = [f"{index},,{wall}" for index, _, wall in (row.split(",") for row in rows)]
+    table.write_text("\n".join([header, *blank]) + "\n")
+    run(capsys, "track", "synthetic.mp4")
+    times = [record.sensor_ns for record in read_take("synthetic.jsonl")]
+    assert times == pytest.approx([n * 10**8 for n in range(10)], abs=10**5)
+
+
+def test_a_name_of_which_only_the_times_are_left_is_taken(capsys) -> None:
+    run(capsys, "record", SCENE, "--seconds", 1)
+    Path("synthetic.mp4").unlink()
+    assert run(capsys, "record", SCENE, "--seconds", 1)[1].endswith("-> synthetic-2.mp4\n")

@@ -12,9 +12,10 @@ import pytest
 from PIL import Image
 from synthetic import COLOURS, make_instances
 
-from edgemask.cli import common, main, track
+from edgemask.cli import common, main
 from edgemask.instances import Instances
 from edgemask.mp4 import Mp4
+from edgemask.sources.files import ImageFiles
 from edgemask.takes.reader import read_take
 
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
@@ -99,16 +100,61 @@ def test_a_camera_says_who_is_seen(capsys, monkeypatch, here: Path) -> None:
     assert len(list(read_take("a/b.jsonl"))) == 3
 
 
+def test_a_broken_picture_is_left_out(capsys, walk: Path) -> None:
+    for broken in ("000.png", "002.png"):
+        (walk / broken).write_bytes((walk / broken).read_bytes()[:60])
+    status, out, err = run(capsys, "track", walk)
+    assert status == 1
+    assert ": 4 frames, 2 tracks -> walk.jsonl" in out
+    assert err.count("edgemask: error: ") == 2
+    assert [Path(r.source).name for r in read_take("walk.jsonl")] == [
+        "001.png", "003.png", "004.png", "005.png"]  # fmt: skip
+
+
+def test_tracks_of_a_folder_do_not_depend_on_the_speed_of_the_machine(
+    capsys, monkeypatch, here: Path
+) -> None:
+    (here / "seq").mkdir()
+    for n in range(12):
+        rgb = np.zeros((48, 64, 3), np.uint8)
+        if not 3 <= n < 9:
+            rgb[8:40, 20:40] = 255
+        Image.fromarray(rgb).save(here / "seq" / f"{n:03d}.png")
+    make = common.make_segmenter
+    monkeypatch.setattr(common, "make_segmenter", lambda *args: Bright(make(*args).pack))
+    now = iter(range(0, 10**15, 10**12))  # a very slow one
+    monkeypatch.setattr("time.monotonic_ns", lambda: next(now))
+    assert "12 frames, 1 track " in run(capsys, "track", "seq", "--max-lost", 0.5)[1]
+    out = run(capsys, "track", "seq", "--max-lost", 0.1, "--out", "b.jsonl")[1]
+    assert "12 frames, 2 tracks " in out
+
+
+def test_a_film_of_tracks_begins_at_once(capsys, here: Path) -> None:
+    av = pytest.importorskip("av")
+    scene = "synthetic:?size=64x48&fps=10&frames=20"
+    run(capsys, "record", scene, "--out", "f.mp4")
+    table = here / "f.frames.csv"
+    header, *rows = table.read_text().splitlines()
+    hours = 3 * 3600 * 10**9  # the camera's clock counts from when the board was started
+    fields = [row.split(",") for row in rows]
+    later = [f"{index},{int(sensor) + hours},{wall}" for index, sensor, wall in fields]
+    table.write_text("\n".join([header, *later]) + "\n")
+    assert run(capsys, "track", "f.mp4", "--overlay", "tracks.mp4")[0] == 0
+    with av.open("tracks.mp4") as film:
+        assert 1.5 < film.duration / 1e6 < 2.5
+        assert next(film.decode(video=0)).pts == 0
+
+
 def test_ctrl_c_ends_a_take_and_keeps_it(capsys, monkeypatch, walk: Path) -> None:
-    frames = track._frames
+    read = ImageFiles.read
 
-    def interrupted(*arguments):
-        for frame in frames(*arguments):
-            if frame.index == 4:
-                raise KeyboardInterrupt
-            yield frame
+    def interrupted(self, timeout: float = 5.0):
+        frame = read(self, timeout)
+        if frame is not None and frame.index == 4:
+            raise KeyboardInterrupt
+        return frame
 
-    monkeypatch.setattr(track, "_frames", interrupted)
+    monkeypatch.setattr(ImageFiles, "read", interrupted)
     status, out, _ = run(capsys, "track", walk)
     assert status == 130
     assert ": 4 frames, 2 tracks -> walk.jsonl" in out

@@ -103,7 +103,7 @@ def quick(monkeypatch):
 def test_camera_that_comes_back_goes_on_where_it_was(capsys, monkeypatch, out):
     hardware = fake_picamera2.install(monkeypatch)
     hardware.frames, hardware.interval = 2, 0.05
-    uri = "camera:0?size=64x48&timeout=0.5"
+    uri = "camera:0?size=64x48&timeout=1"
     status, _, err = run(capsys, uri, "--frames", "5", "--out", out, "--format", "json")
     assert status == 0
     written = files(out)
@@ -138,7 +138,7 @@ def test_camera_that_stays_away_is_given_up(capsys, monkeypatch, out):
         real(self, *arguments, **options)
 
     monkeypatch.setattr(fake_picamera2.Picamera2, "__init__", init)
-    uri = "camera:0?size=64x48&timeout=0.5"
+    uri = "camera:0?size=64x48&timeout=1"
     status, _, err = run(capsys, uri, "--out", out, "--reconnect", "3")
     assert status == 1
     warning, error = err.splitlines()

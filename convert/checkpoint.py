@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import zipfile
@@ -23,6 +24,23 @@ FREE_KEYS = frozenset(
 
 class CheckpointError(ValueError):
     """A checkpoint is unreadable or belongs to another network."""
+
+
+_UNREADABLE = (
+    OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+
+
+def _not_one(path: str | Path, error: Exception) -> CheckpointError:
+    """What to say of a file that NumPy, or this module, cannot read."""
+    reason = getattr(error, "strerror", None) or "it is damaged, or something else"
+    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        if "model.json" in archive.namelist():
+            reason = "it is a model pack"
+    return CheckpointError(
+        f"{path} is not an edgemask checkpoint ({reason}): give a model.npz or checkpoint.npz"
+    )
 
 
 def save_arrays(path: str | Path, arrays: dict[str, np.ndarray], header: dict[str, Any]) -> None:
@@ -55,8 +73,8 @@ def load_arrays(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]
         raise CheckpointError(
             f"{path} is not an edgemask checkpoint: there is no such file; check the path"
         ) from error
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path} is not an edgemask checkpoint: {error}") from error
+    except _UNREADABLE as error:
+        raise _not_one(path, error) from error
     return arrays, header
 
 
@@ -65,8 +83,8 @@ def load_header(path: str | Path) -> dict[str, Any]:
     try:
         with np.load(path) as data:
             return json.loads(data["header"].tobytes())
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise CheckpointError(f"{path} is not an edgemask checkpoint: {error}") from error
+    except _UNREADABLE as error:
+        raise _not_one(path, error) from error
 
 
 def export_model(path: str | Path, model: MaskRCNN, header: dict[str, Any]) -> None:
@@ -124,7 +142,8 @@ def check_same_run(
     config : Config
         What the command asks for now; `FREE_KEYS` may differ.
     data : dict
-        ``sha256`` of the annotations, number of ``images``, and the sha256 of a ``teacher``, now.
+        ``sha256`` of the annotations, number of ``images``, and the sha256 of a ``teacher`` and of
+        the ``first_weights``, now. The latter may be left out: they are not needed any more.
     path : path
         The checkpoint, for the message.
 
@@ -149,6 +168,9 @@ def check_same_run(
         changes.insert(0, f"images to train on were {recorded['images']}, are {data['images']}")
     if recorded.get("teacher", data.get("teacher")) != data.get("teacher"):
         changes.insert(0, "--distill names another teacher, or none")
+    begun = recorded.get("first_weights")
+    if data.get("first_weights") and "first_weights" in recorded and begun != data["first_weights"]:
+        changes.insert(0, "--start-from or --init names other weights than it began with")
     if changes:
         raise CheckpointError(
             f"{path} cannot go on, because its run changed: {'; '.join(changes)}. Change it back, "

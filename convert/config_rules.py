@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import operator
 from typing import TYPE_CHECKING
 
 from edgemask.manifest import SAFE_NAME
@@ -83,6 +85,7 @@ def first_problem(config: Config) -> str | None:
         train.quantization_aware and model.backbone.kind != "mobilenet_v2"
     )
     problems |= _network_problems(model)
+    problems |= _range_problems(config)
     maps = KINDS.get(model.backbone.kind, set())
     heads = STAGES[1:3] if model.backbone.kind == "maskrcnn2go" else STAGES[1:]
     for name in heads:
@@ -98,6 +101,56 @@ def first_problem(config: Config) -> str | None:
         len(model.box_head.box_weights) != 4 or min(model.box_head.box_weights) <= 0
     )
     return next((problem for problem, found in problems.items() if found), None)
+
+
+# Lowest and highest value, both included. Those of the model are what a manifest may say.
+_TINY, _MOST = 1e-12, math.inf
+_RANGES = {
+    "augment.min_short_side": (32, 4096),
+    "augment.max_short_side": (32, 4096),
+    "augment.aspect_jitter": (0, 0.9),
+    "augment.flip": (0, 1),
+    "augment.color": (0, 1),
+    "augment.plain_resize": (0, 1),
+    "train.learning_rate": (_TINY, 1),
+    "train.weight_decay": (0, 1),
+    "train.warmup_steps": (0, _MOST),
+    "train.clip_norm": (_TINY, _MOST),
+    "train.ema_decay": (0, 1),
+    "train.seed": (0, 2**32 - 1),
+    "train.workers": (1, 256),
+    "train.eval_images": (1, _MOST),
+    "train.save_minutes": (0, _MOST),
+    "model.short_side": (32, 4096),
+    "model.max_aspect": (1, 16),
+    "model.neck.channels": (1, 4096),
+    "model.rpn.nms_threshold": (0, 1),
+    "model.rpn.pre_nms": (1, 100_000),
+    "model.rpn.post_nms": (1, 100_000),
+    "model.box_head.nms_threshold": (0, 1),
+    "model.box_head.sampling_ratio": (1, 8),
+    "model.mask_head.sampling_ratio": (1, 8),
+    "model.mask_head.threshold": (0.01, 0.99),
+    "model.keypoint_head.sampling_ratio": (1, 8),
+}
+
+
+def _range_problems(config: Config) -> dict[str, bool]:
+    """Rules on single numbers."""
+    problems = {}
+    for key, (low, high) in _RANGES.items():
+        value = operator.attrgetter(key)(config)
+        bounds = f"{low:g} to {high:g}" if high < _MOST else f"{low:g} or more"
+        if low == _TINY:
+            bounds = "above 0" + (f", at most {high:g}" if high < _MOST else "")
+        problems[f"{key} must be {bounds}"] = not low <= value <= high
+    problems["augment.min_short_side must be at most augment.max_short_side"] = (
+        config.augment.min_short_side > config.augment.max_short_side
+    )
+    problems["model.classes must be ids from 0 to 2147483647"] = not all(
+        0 <= n < 2**31 for n in config.model.classes
+    )
+    return problems
 
 
 def _network_problems(model: ModelConfig) -> dict[str, bool]:

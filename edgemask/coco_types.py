@@ -16,6 +16,7 @@ __all__ = [
     "METRICS",
     "check_entries",
     "check_images",
+    "check_rle",
     "has_outline",
     "results_for",
     "truth_for",
@@ -69,6 +70,38 @@ def check_images(images: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
                 raise SourceError(
                     f"image {image['id']} of the annotations has no {field!r}: mend the file"
                 )
+
+
+def check_rle(entry: Mapping[str, Any], size: tuple[int, int]) -> None:
+    """Refuse a segmentation in RLE that is not of its image: pycocotools would read on.
+
+    Parameters
+    ----------
+    entry : mapping
+        An annotation.
+    size : (int, int)
+        Height and width of its image.
+
+    Raises
+    ------
+    SourceError
+        Naming the annotation.
+    """
+    given = entry.get("segmentation")
+    if not isinstance(given, dict) or not {"size", "counts"} <= given.keys():
+        return
+    counts, where = given["counts"], f"annotation {entry.get('id')}: its RLE has"
+    if list(given["size"]) != list(size):
+        raise SourceError(
+            f"{where} size {list(given['size'])}, its image [{size[0]}, {size[1]}] (H, W): use the "
+            "annotations of these images, not of resized ones"
+        )
+    if isinstance(counts, list) and (
+        not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]
+    ):
+        raise SourceError(
+            f"{where} counts that are not the image's {size[0] * size[1]} pixels: mend it"
+        )
 
 
 def has_outline(segmentation: Any) -> bool:

@@ -33,6 +33,7 @@ from edgemask.coco_types import (
     METRICS,
     check_entries,
     check_images,
+    check_rle,
     results_for,
     truth_for,
 )
@@ -95,7 +96,9 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
             if entry.get("iscrowd") is None:
                 entry["iscrowd"] = 0
             if entry.get("area") is None:
-                entry["area"] = entry["bbox"][2] * entry["bbox"][3]
+                # A box that is none is named where it is needed.
+                box = entry["bbox"] or (0, 0, 0, 0)
+                entry["area"] = box[2] * box[3]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         raise SourceError(
             f"{name} is not a COCO annotation file ({type(error).__name__}: {error}): it needs "
@@ -121,6 +124,9 @@ def check_annotations(annotations: Mapping[str, Any], iou_types: Sequence[str]) 
     """
     if "segm" in iou_types:  # pycocotools draws the outlines
         check_images(annotations["images"], ("height", "width"))
+        sizes = {image["id"]: (image["height"], image["width"]) for image in annotations["images"]}
+        for entry in annotations["annotations"]:
+            check_rle(entry, sizes[entry["image_id"]])
     for kind in iou_types:
         truth_for(annotations["annotations"], kind)
 

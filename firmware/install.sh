@@ -12,21 +12,22 @@ readonly ACCOUNT=edgemask
 readonly DISK_MB=700 INODES=15000
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-action=install dry_run=false purge=false start=true camera=true
-root='' from='' extras=mqtt name=camera
+action=install dry_run=false purge=false start=true camera=true named=false
+root='' from='' extras=default name=camera names=()
 
 usage() {
     cat <<'TEXT'
 Usage: sudo firmware/install.sh [OPTION…] [NAME]
 
-Installs edgemask under /opt/edgemask and starts the service edgemask@NAME (default: camera), which
-reads /etc/edgemask/NAME.toml. A second run upgrades; settings that exist are never changed.
+Installs edgemask under /opt/edgemask and starts the service edgemask@NAME, which reads
+/etc/edgemask/NAME.toml. Without a NAME it is the services that there are, or camera. A second run
+upgrades; settings that exist are never changed.
 
   --from WHAT     what to install: a wheel, a source folder, or a name for pip such as edgemask==1.0
                   (default: the source folder that this script lies in; for the copy in
                   /opt/edgemask/share the wheel beside it, which is what was installed last)
   --extras LIST   optional parts, separated by commas, as in pip install 'edgemask[LIST]'
-                  (default: mqtt, which is small; '' for none)
+                  (default: those of the last time, or mqtt, which is small; '' for none)
   --no-camera     leave out picamera2: for USB cameras, network cameras and files
   --no-start      install, but neither enable nor start the service
   --dry-run       print what would be done, and do nothing
@@ -73,7 +74,10 @@ parse() {
             --purge) purge=true ;;
             --help | -h) usage; exit 0 ;;
             -*) fail "unknown option $1; see --help" ;;
-            *) name=$1 ;;
+            *)
+                ! $named || fail "one NAME at a time, not $name and $1: run it again for the other"
+                name=$1 named=true
+                ;;
         esac
         shift
     done
@@ -83,6 +87,10 @@ parse() {
         [[ -d $root ]] || fail "there is no folder $root: mount the system first"
         root=$(cd "$root" && pwd)
         dry_run=true
+    fi
+    if $named && [[ $action == uninstall ]]; then
+        fail "--uninstall removes all of it, every camera's; to end one:" \
+            "sudo systemctl disable --now edgemask@$name"
     fi
     if $purge && [[ $action == install ]]; then fail "--purge belongs to --uninstall"; fi
 }
@@ -178,7 +186,8 @@ refuse_32_bit() { # codename, board
         *) say 'What it could give here: nothing; no TFLite runtime has wheels for its Python.' ;;
     esac
     case $2 in
-        *'Zero W'* | *'Zero Rev'* | *'Model A'* | *'Pi Model B'* | *'Pi 2 Model B Rev 1.1'*)
+        *'Pi Zero W'* | *'Pi Zero Rev'* | *'Pi Model '[AB]* | *'Pi Compute Module Rev'* | \
+            *'Pi 2 Model B Rev 1.'[01]*)
             fail "$2 has no 64-bit processor: use a Zero 2 W, 3, 4 or 5" ;;
     esac
     fail 'write the 64-bit Raspberry Pi OS to the card; a Zero 2 W, 3, 4 and 5 all run it'
@@ -266,6 +275,10 @@ install_package() {
         what=$target
     fi
     # A wheel, whatever was given: it is kept, so that the same can be installed again without that.
+    if [[ $extras == default ]]; then
+        extras=mqtt
+        if [[ -f $root$SHARE/extras ]]; then extras=$(<"$root$SHARE/extras"); fi
+    fi
     run "$VENV/bin/pip" wheel --quiet --no-deps --wheel-dir "$work/wheels" "$what"
     wheel=$work/wheels/edgemask-VERSION.whl
     if ! $dry_run; then wheel=$(echo "$work"/wheels/edgemask-*.whl); fi
@@ -290,16 +303,20 @@ install_files() {
         run install -m 0644 "$here/README.md" "$here/edgemask@.service" \
             "$here/constraints-bookworm.txt" "$here/constraints-trixie.txt" "$SHARE"
     fi
+    if ! $dry_run; then printf '%s\n' "$extras" >"$work/extras"; fi
+    run install -m 0644 "$work/extras" "$SHARE/extras" # for the next time
     run rm -f "$SHARE"/edgemask-*.whl
     run install -m 0644 "$wheel" "$SHARE"
     run install -m 0644 "$here/edgemask@.service" "$UNIT"
     # Not for everybody: tokens and passwords lie beside the settings.
     run install -d -m 0750 -o root -g "$ACCOUNT" "$CONFIG"
-    if [[ -e $root$CONFIG/$name.toml ]]; then
-        say "$CONFIG/$name.toml is left as it is"
-    else
-        run install -m 0640 -o root -g "$ACCOUNT" "$(example_settings)" "$CONFIG/$name.toml"
-    fi
+    for name in "${names[@]}"; do
+        if [[ -e $root$CONFIG/$name.toml ]]; then
+            say "$CONFIG/$name.toml is left as it is"
+        else
+            run install -m 0640 -o root -g "$ACCOUNT" "$(example_settings)" "$CONFIG/$name.toml"
+        fi
+    done
     # What was written before there was an account, by hand or by cloud-init, must be readable too.
     run chgrp -R "$ACCOUNT" "$CONFIG"
 }
@@ -315,7 +332,8 @@ prove() {
         "$VENV/bin/edgemask" demo --out "$work/demo"
 }
 
-start_service() {
+start_service() { # name
+    local name=$1
     if ! $start; then
         say "not started; when you want it: sudo systemctl enable --now edgemask@$name"
         return
@@ -333,9 +351,23 @@ start_service() {
     fi
 }
 
+# Of services that there are, those that start at boot; who has switched one off wants it off.
+choose_names() {
+    local found=()
+    names=("$name")
+    if $named; then return; fi
+    mapfile -t found < <(instances 'etc/systemd/system/*.wants/edgemask@*.service')
+    if ((${#found[@]} == 0)); then mapfile -t found < <(instances "${CONFIG#/}/*.toml"); fi
+    if ((${#found[@]})); then
+        found=("${found[@]#edgemask@}")
+        names=("${found[@]%.service}")
+    fi
+}
+
 install_all() {
     check_system
     choose_package
+    choose_names
     step 'packages'
     install_packages
     step 'account'
@@ -346,20 +378,28 @@ install_all() {
     install_files
     step 'proof that it works'
     prove
-    step "service edgemask@$name"
-    start_service
+    for name in "${names[@]}"; do
+        step "service edgemask@$name"
+        start_service "$name"
+    done
     say ''
-    say "settings:  $CONFIG/$name.toml   (then: sudo systemctl restart edgemask@$name)"
-    say "what it says:  journalctl -u edgemask@$name -f"
+    for name in "${names[@]}"; do
+        say "settings:  $CONFIG/$name.toml   (then: sudo systemctl restart edgemask@$name)"
+        say "what it says:  journalctl -u edgemask@$name -f"
+    done
     say 'what is wrong: sudo edgemask doctor'
     say "remove it:     sudo $SHARE/install.sh --uninstall"
 }
 
 # -------------------------------------------------------------------------------------- uninstall
 
-instances() {
-    local file
-    for file in "$root"/etc/systemd/system/*.wants/edgemask@*.service "$root$CONFIG"/*.toml; do
+instances() { # patterns below the root
+    local file pattern files=()
+    for pattern in "$@"; do
+        # shellcheck disable=SC2206  # it is a pattern
+        files+=("$root"/$pattern)
+    done
+    for file in "${files[@]}"; do
         file=$(basename "$file")
         case $file in
             '*.toml' | 'edgemask@*.service') ;;
@@ -377,7 +417,7 @@ uninstall_all() {
             run systemctl disable --quiet "$unit"
         fi
         run rm -rf "/etc/systemd/system/$unit.d"
-    done < <(instances)
+    done < <(instances 'etc/systemd/system/*.wants/edgemask@*.service' "${CONFIG#/}/*.toml")
     run rm -f "$UNIT"
     run rm -rf '/etc/systemd/system/edgemask@.service.d'
     if has_systemd; then

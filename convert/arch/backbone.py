@@ -7,6 +7,7 @@ conversion would do anyway.
 
 from __future__ import annotations
 
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -193,7 +194,15 @@ def load_initial_weights(model: keras.Model, path: str | Path) -> list[str]:
     ValueError
         If a trunk layer has no weights in the file or the shapes differ.
     """
-    weights = np.load(path)
+    try:
+        weights = np.load(path)
+        weights.files  # noqa: B018  # an .npy has none
+    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "no .npz of NumPy"
+        raise ValueError(
+            f"{path} cannot be read ({reason}): give an .npz with the weights of Keras' "
+            "MobileNetV2; docs/own-data.md says how to write one"
+        ) from error
     filled = []
     for layer in model.layers:
         if not isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D)):

@@ -30,7 +30,7 @@ def run(options: argparse.Namespace) -> int:
     from ..checkpoint import export_model
     from ..training.average import average
 
-    check_output(options.out)
+    check_output(options.out, *options.checkpoints)
     model, header = average(options.checkpoints, options.shares)
     export_model(options.out, model, header)
     parts = ", ".join(f"{part['share']:.2f} of {part['file']}" for part in header["average"])

@@ -12,6 +12,7 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from edgemask.coco_types import check_images
 from edgemask.evaluate import load_annotations
 from edgemask.outputs import write_file
 
@@ -66,7 +67,7 @@ class _Enough(Exception):
     """Ends the writing of a file before it takes its place."""
 
 
-def check_output(path: Path, *inputs: Path) -> None:
+def check_output(path: Path, *inputs: Path | None) -> None:
     """Find out before the work, not after it, whether a file can be written.
 
     Raises
@@ -76,8 +77,8 @@ def check_output(path: Path, *inputs: Path) -> None:
     ValueError
         It is one of the inputs.
     """
-    if path.resolve() in [given.resolve() for given in inputs]:
-        raise ValueError(f"{path} would be overwritten while it is read: give another --out")
+    if path.resolve() in [given.resolve() for given in inputs if given is not None]:
+        raise ValueError(f"{path} would be overwritten while it is read: give another name")
 
     def stop(stream: IO[bytes]) -> None:
         raise _Enough
@@ -95,7 +96,9 @@ def calibration_paths(folder: Path, annotations: Path | None, count: int) -> lis
         If there is none.
     """
     if annotations is not None:
-        names = [im["file_name"] for im in load_annotations(annotations)["images"]]
+        listed = load_annotations(annotations)["images"]
+        check_images(listed, ("file_name",))
+        names = [im["file_name"] for im in listed]
         paths = [folder / name for name in names if (folder / name).exists()]
     else:
         if not folder.is_dir():

@@ -43,7 +43,7 @@ def run(options: argparse.Namespace) -> int:
 
     cluster = chosen_cluster(options)
     if options.save:
-        check_output(options.save)
+        check_output(options.save, options.model, options.annotations)
     truth = load_truth(options.annotations, options.limit)
     pipeline = load_pipeline(options.model)
     measure_results([], truth, pipeline.manifest)  # whether it can, before the hours it may take

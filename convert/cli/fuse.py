@@ -58,7 +58,9 @@ def run(options: argparse.Namespace) -> int:
         if (value := getattr(options, name)) < least:
             option = name.replace("_", "-")
             raise ValueError(f"--{option} is {value}: it must be {least} or more")
-    check_output(options.out)
+    check_output(
+        options.out, options.checkpoint, options.teacher, options.config, options.annotations
+    )
     config = load_config(options.config)
     paths = calibration_paths(options.images, options.annotations, options.count)
     keras.utils.set_random_seed(config.train.seed)

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from edgemask.cli.common import positive_int
+
 from .common import calibration_paths, check_output, formatted
 
 EXAMPLE = """example:
@@ -28,7 +30,7 @@ def add_parser(verbs) -> None:
     parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
     parser.add_argument("--annotations", type=Path, help="COCO JSON that lists them [all files]")
     parser.add_argument(
-        "--count", type=int, default=3000,
+        "--count", type=positive_int, default=3000,
         help="photographs to learn from; each takes some 2 MB [%(default)s]",
     )  # fmt: skip
     parser.add_argument(
@@ -59,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     from ..compress.lessons import lessons
     from ..evaluation.predictions import load_pipeline, model_sha256
 
-    check_output(options.out)
+    check_output(options.out, options.checkpoint, options.teacher, options.annotations)
     student, header = load_model(options.checkpoint)
     teacher = load_pipeline(options.teacher)
     if teacher.manifest["classes"] != header["classes"]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from pathlib import Path
 
-from .common import formatted
+from .common import check_output, formatted
 
 EXAMPLE = """example:
   edgemask-convert evaluate build/people.zip --annotations dev.json --images images \\
@@ -48,13 +49,21 @@ def run(options: argparse.Namespace) -> int:
     """Check the accuracy drop and write the pack."""
     from edgemask.modelpack import load_pack
 
+    from ..evaluation.predictions import model_sha256
     from ..export.packfile import write_pack
 
+    if not math.isfinite(options.max_drop):
+        raise ValueError(f"--max-drop is {options.max_drop}: give a number")
+    check_output(options.out, options.int8, options.parent)
     pack = load_pack(options.pack)
     measured = {}
     for key, path in (("int8", options.int8), ("float", options.parent)):
         measured[key] = read_measurement(path)
     drop = check_drop(measured["int8"], measured["float"], options.max_drop)
+    if measured["int8"].get("model_sha256", "") not in ("", model_sha256(options.pack)):
+        raise PackRefused(
+            f"{options.int8} has figures of another model than {options.pack}: evaluate it again"
+        )
     for item in options.note:
         if "=" not in item:
             raise ValueError(f"--note {item!r} is not of the form KEY=VALUE")

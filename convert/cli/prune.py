@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
     from ..config import load_config
     from ..export.quantize import image_samples, load_images
 
-    check_output(options.out)
+    check_output(options.out, options.checkpoint, options.config, options.annotations)
     config = load_config(options.config, options.set)
     wide, header = load_model(options.checkpoint)
     if wide.config.backbone.kind == "maskrcnn2go":

@@ -81,7 +81,7 @@ def run(options: argparse.Namespace) -> int:
     if options.name is not None and not SAFE_NAME.match(options.name):
         raise ValueError(f"--name {options.name!r} {NAME_RULE}")
     for path in filter(None, (options.out, options.report)):
-        check_output(path)
+        check_output(path, options.checkpoint, options.annotations)
     model, header = load_model(options.checkpoint, options.set)
     if options.without_keypoints:
         model = model.without_keypoints()

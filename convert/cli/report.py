@@ -64,6 +64,8 @@ def run(options: argparse.Namespace) -> int:
     for path in options.out:
         if path.suffix not in (".html", ".md"):
             raise InputError(f"--out {path}: the name must end in .html or .md")
+    if options.parent and options.parent.suffix != ".npz":
+        raise InputError(f"--float {options.parent}: give the float checkpoint, .npz")
     require_pycocotools()
     pack = load_pack(options.pack)
     truth = load_truth(options.annotations, options.limit)

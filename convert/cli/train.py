@@ -77,7 +77,7 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
 
     from ..arch import build_model
     from ..checkpoint import export_model
-    from ..data.dataset import CocoDataset
+    from ..data.dataset import CocoDataset, check_objects
     from ..data.keypoints import check_keypoints
     from ..data.loader import batches
     from ..evaluation.measure import DevMeasurement
@@ -90,6 +90,7 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     data = CocoDataset(options.annotations, options.images, config.model.classes)
     quiet = not chief or not sys.stderr.isatty()
     records = data.records(lambda it: tqdm(it, "reading objects", disable=quiet, leave=False))
+    check_objects(records, data.category_names, options.annotations)
     check_keypoints(records, config.model, options.annotations)
     steps = max(1, round(config.train.epochs * len(records) / config.train.batch_size))
     keras.utils.set_random_seed(config.train.seed)  # the weights that --init does not give
@@ -98,9 +99,9 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     with strategy.scope():
         model = build_model(config.model)
         trainer = Trainer(model, config, steps, _distillation(options, config, model, kept, say))
-    digest, teacher = (
+    digest, teacher, first = (
         path and hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (options.annotations, options.distill)
+        for path in (options.annotations, options.distill, _first_weights(options))
     )
     header = {
         "classes": [{"id": c, "name": data.category_names[c]} for c in data.classes],
@@ -109,6 +110,7 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
             "sha256": digest,
             "images": len(records),
             "teacher": teacher,
+            "first_weights": first,
         },
         "total_steps": steps,
     }
@@ -143,6 +145,12 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     # Nobody leaves before the files are written: a worker that goes takes the others with it.
     check_agreement(strategy, {"end of the run": trainer.step})
     return 128 + stopped if stopped else 0
+
+
+def _first_weights(options: argparse.Namespace) -> Path | None:
+    """The file of the first weights, if it is there still: a run that goes on needs none."""
+    path = options.start_from or options.init
+    return path if path and path.is_file() else None
 
 
 def _kept_channels(options: argparse.Namespace) -> list[int] | None:

@@ -51,7 +51,7 @@ def run(options: argparse.Namespace) -> int:
             "is nothing to compare with"
         )
     if options.save:
-        check_output(options.save)
+        check_output(options.save, options.pack, options.parent, options.annotations)
     model, images = None, []
     if options.parent:
         model = load_model(options.parent)[0]

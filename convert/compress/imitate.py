@@ -100,6 +100,13 @@ def trunk_gap(student: MaskRCNN, teacher: Pipeline, rgb: NDArray[np.uint8]) -> f
     float
         Squared error over variance. Above `OTHER_TRUNK` the trunks are not the same.
     """
+    if (
+        student.config.backbone.kind != "maskrcnn2go"
+        or "c4" not in teacher.manifest["roi"]["features"]
+    ):
+        raise ImitationError(
+            "both networks must be of the kind maskrcnn2go, see docs/distillation.md"
+        )
     spec = teacher.manifest["input"]
     size = fit_input(*rgb.shape[:2], spec["short_side"], spec["stride"], spec["max_aspect"])
     image = resize(rgb, size)

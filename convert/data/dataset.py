@@ -12,6 +12,7 @@ import json
 import math
 import warnings
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,6 +122,35 @@ def _corners(annotation: dict) -> np.ndarray:
         )
     x, y, w, h = values
     return np.array([x, y, x + w, y + h], np.float32)
+
+
+def check_objects(
+    records: Sequence[Record], names: Mapping[int, str], annotations: str | Path
+) -> None:
+    """See to it that there is something to learn.
+
+    Parameters
+    ----------
+    records : sequence of Record
+    names : mapping of int to str
+        The categories, by id.
+    annotations : path
+        Where they come from, for the message.
+
+    Raises
+    ------
+    DatasetError
+        No image has an object.
+    """
+    if not any(len(record.labels) for record in records):
+        crowds = sum(len(record.ignore) for record in records)
+        hint = "check model.classes"
+        if crowds:
+            hint = f"{crowds} are crowds, which edgemask-convert split --crowds-as-objects changes"
+        raise DatasetError(
+            f"{annotations} has no object of the classes that are trained: {hint}; its categories "
+            f"are {dict(list(names.items())[:10])}"
+        )
 
 
 class CocoDataset:

@@ -68,6 +68,12 @@ def split_dataset(
     order = list(groups)
     np.random.default_rng(seed).shuffle(order)
     dev = _choose(order, groups, contents, share)
+    if not dev:
+        hint = "; without --by-folder the images are divided" if by_folder else ""
+        raise DatasetError(
+            f"every {'folder' if by_folder else 'image'} has the only objects of a class, so none "
+            f"can be set aside{hint}"
+        )
     chosen = {image_id for key in dev for image_id in groups[key]}
     return _part(data, chosen, False), _part(data, chosen, True)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemask.coco_types import IOU_TYPES, check_images
+from edgemask.errors import SourceError
 from edgemask.evaluate import (
     MAX_DETECTIONS,
     SCORE_THRESHOLD,
@@ -23,6 +24,8 @@ def load_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
     """COCO annotations, cut to the first ``limit`` images, which can be read and compared."""
     truth = load_annotations(path)
     check_images(truth["images"], ("file_name", "height", "width"))
+    if not truth["images"]:
+        raise SourceError(f"{path} lists no image: there is nothing to measure on")
     if limit:
         truth["images"] = truth["images"][:limit]
         kept = {image["id"] for image in truth["images"]}

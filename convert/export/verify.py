@@ -106,12 +106,26 @@ class _Compared(KerasStage):
         return self.stage.quantization(name)
 
 
+def _check_parent(pack: ModelPack, model: MaskRCNN) -> None:
+    """Refuse a checkpoint that the pack cannot have been made of."""
+    for name, spec in pack.manifest["stages"].items():
+        stage = model.stages.get(name)
+        own = sorted(tensor.shape[-1] for tensor in stage.outputs) if stage is not None else []
+        wanted = sorted(tensor["shape"][-1] for tensor in spec["outputs"].values())
+        if own != wanted:
+            raise ValueError(
+                f"the float checkpoint is of another network than the pack {pack.name}: channels "
+                f"of its {name} are {own}, in the pack {wanted}"
+            )
+
+
 def compare_tensors(
     pack: ModelPack, model: MaskRCNN, stages: dict[str, Stage],
     images: Iterable[np.ndarray], result: Verification,
 ) -> None:  # fmt: skip
     """Every stage output, int8 against float on the same int8 input."""
     powers: dict[str, list[tuple]] = {}
+    _check_parent(pack, model)
     compared = {
         name: _Compared(model.stages[name], name, stage, powers) for name, stage in stages.items()
     }

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from edgemask.coco_types import has_outline, usable_outline
-from edgemask.evaluate import evaluate, require_pycocotools
+from edgemask.errors import SourceError
+from edgemask.evaluate import check_annotations, evaluate, require_pycocotools
 from edgemask.images import load_image
 from edgemask.instances import Instances
 from edgemask.masks import paste
@@ -71,6 +72,7 @@ def measure_teacher(
         The teacher knows none of the categories.
     """
     require_pycocotools()
+    check_annotations(truth, ("bbox", "segm"))
     words = Vocabulary(teacher.categories, truth["categories"], category_ids)
     chosen = words.known
     by_image: dict[int, list[dict]] = {info["id"]: [] for info in truth["images"]}
@@ -83,6 +85,11 @@ def measure_teacher(
     for info in truth["images"]:
         rgb = load_image(Path(images) / info["file_name"])
         size = rgb.shape[:2]
+        if size != (info["height"], info["width"]):
+            raise SourceError(
+                f"{info['file_name']} is {size[1]}x{size[0]} pixels, its annotation says "
+                f"{info['width']}x{info['height']}: use the images that were annotated"
+            )
         found = words.to_dataset(teacher.label(rgb))
         found_results += coco_results(as_instances(found, *size, names), info["id"])
         masked = [a for a in by_image[info["id"]] if has_outline(a.get("segmentation"))]

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import IO, Any
 from PIL import Image
 
 from edgemask.errors import SourceError
-from edgemask.evaluate import load_annotations
+from edgemask.evaluate import check_annotations, load_annotations
 from edgemask.images import expand_source, load_image
 from edgemask.outputs import image_ids, write_json
 
@@ -54,6 +55,7 @@ def read_dataset(
     if annotations is not None:
         data = load_annotations(annotations)
         check_fields(data, str(annotations))
+        _check_fit(data, annotations)
         if not any((Path(images) / info["file_name"]).is_file() for info in data["images"]):
             raise DatasetError(f"no image that {annotations} lists is in {images}: check --images")
         return data
@@ -73,6 +75,21 @@ def read_dataset(
         raise SourceError(f"{images} has no image that can be read: give a folder of photographs")
     listed = [{"id": key, "name": name} for key, name in categories.items()]
     return {"images": described, "annotations": [], "categories": listed}
+
+
+def _check_fit(data: Mapping[str, Any], name: str | Path) -> None:
+    """Refuse before the hours of teaching what could not be merged or written after them."""
+    counts = Counter(annotation["id"] for annotation in data["annotations"])
+    twice = [i for i, n in counts.items() if n > 1]
+    if twice:
+        raise DatasetError(f"{name}: annotations id {twice[0]} occurs {counts[twice[0]]} times")
+    check_annotations(data, ["bbox"])
+    try:
+        json.dumps(data, allow_nan=False)
+    except ValueError as error:
+        raise DatasetError(
+            f"{name} has a NaN or an infinite number, which JSON does not know: mend it"
+        ) from error
 
 
 def teach_dataset(
@@ -155,7 +172,7 @@ def teach_dataset(
     unreadable = [f"{i['file_name']} (id {i['id']})" for i in left if i["id"] in unread]
     _warn(unreadable, f"images are missing in {images} or damaged, and were not taught")
     merged, counts = assemble(data, {e["image_id"]: e for e in journal}, complete)
-    merged["info"] = {**data.get("info", {}), "taught_by": record}
+    merged["info"] = {**(data.get("info") or {}), "taught_by": record}
     write_json(out, merged)
     journal.close(remove=True)
     return counts | {"images left out": len(unreadable)}

@@ -129,6 +129,27 @@ def test_existing_settings_are_kept(tmp_path: Path) -> None:
     assert "systemctl enable --quiet edgemask@door" in text
 
 
+def test_again_without_a_name_is_for_the_services_that_there_are(tmp_path: Path) -> None:
+    root = make_board(tmp_path)
+    (root / "etc/edgemask/camera.toml").unlink()
+    write(root, {
+        "etc/edgemask/door.toml": "", "etc/edgemask/garden.toml": "", "etc/edgemask/off.toml": "",
+        "opt/edgemask/share/extras": "mqtt,video\n",
+    })  # fmt: skip
+    wants = root / "etc/systemd/system/multi-user.target.wants"
+    for path in wants.glob("edgemask@*"):
+        path.unlink()
+    text = install("--root", root)[1]  # none starts at boot: all of which there are settings
+    assert re.findall(r"enable --quiet edgemask@(\w+)", text) == ["door", "garden", "off"]
+    write(root, {f"{wants.relative_to(root)}/edgemask@{n}.service": "" for n in ("door", "garden")})
+    status, text = install("--root", root)
+    assert status == 0
+    assert re.findall(r"enable --quiet edgemask@(\w+)", text) == ["door", "garden"]
+    assert "camera.toml" not in text
+    assert "edgemask-VERSION.whl[mqtt,video]" in text
+    assert "edgemask-VERSION.whl[mqtt]" in install("--root", root, "--extras", "mqtt")[1]
+
+
 @pytest.mark.parametrize(
     ("model", "codename", "gives"),
     [(PI_3, "bookworm", "tflite-runtime 2.14"), (ZERO_2_W, "trixie", "no TFLite runtime")],
@@ -143,11 +164,20 @@ def test_32_bit_is_refused_with_what_it_could_give(
     assert "==" not in text.replace("edgemask==", "")  # no step was begun
 
 
-def test_a_board_that_has_no_64_bit_is_told_so(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "capable"),
+    [
+        ("Zero W Rev 1.1", False), ("Zero Rev 1.3", False), ("Model A Plus Rev 1.1", False),
+        ("Model B Rev 2", False), ("Compute Module Rev 1.0", False), ("2 Model B Rev 1.1", False),
+        ("2 Model B Rev 1.2", True), ("3 Model A Plus Rev 1.0", True), ("Zero 2 W Rev 1.0", True),
+        ("Compute Module 4 Rev 1.0", True),
+    ],
+)  # fmt: skip
+def test_a_board_that_has_no_64_bit_is_told_so(tmp_path: Path, model: str, capable: bool) -> None:
     root = make_board(tmp_path, PI_3, "bookworm", bits=32)
-    write(root, {"proc/device-tree/model": "Raspberry Pi Zero W Rev 1.1\0"})
+    write(root, {"proc/device-tree/model": f"Raspberry Pi {model}\0"})
     status, text = install("--root", root)
-    assert (status, "no 64-bit processor" in text) == (1, True)
+    assert (status, "no 64-bit processor" in text) == (1, not capable)
 
 
 def test_old_release_is_refused(tmp_path: Path) -> None:
@@ -184,6 +214,8 @@ def test_an_unknown_release_gets_no_constraints(tmp_path: Path) -> None:
         (["--purge", "--dry-run"], "--purge belongs to --uninstall"),
         (["--dry-run", "a/b"], "choose another"),
         (["--root", "/none"], "no folder /none"),
+        (["--dry-run", "door", "garden"], "one NAME at a time, not door and garden"),
+        (["--dry-run", "--uninstall", "door"], "sudo systemctl disable --now edgemask@door"),
     ],
 )
 def test_wrong_arguments(arguments: list[str], message: str) -> None:

@@ -266,10 +266,19 @@ def test_pack_refuses(pack_command: list[Any], tmp_path: Path, capsys: Capture) 
 def test_pack_refuses_figures_of_one_model(
     pack_command: list[Any], tmp_path: Path, capsys: Capture
 ) -> None:
-    files = [measured(tmp_path / f"{n}.json", 0.3, model_sha256=n) for n in "ab"]
-    same = measured(tmp_path / "c.json", 0.3, model_sha256="a")
+    from edgemask_convert.evaluation.predictions import model_sha256
+
+    own = model_sha256(tmp_path / "raw.zip")
+    files = [measured(tmp_path / f"{n[:4]}.json", 0.3, model_sha256=n) for n in (own, "another")]
+    same = measured(tmp_path / "c.json", 0.3, model_sha256=own)
     text = fails(capsys, *pack_command, "--int8", files[0], "--float", same)
     assert "figures of the same model" in text
+    text = fails(capsys, *pack_command, "--int8", files[1], "--float", files[0])
+    assert "anot.json has figures of another model than" in text
+    text = fails(
+        capsys, *pack_command, "--int8", *files[:1], "--float", files[1], "--max-drop", "nan"
+    )
+    assert "--max-drop is nan" in text
     assert main([str(p) for p in [*pack_command, "--int8", files[0], "--float", files[1]]]) == 0
 
 

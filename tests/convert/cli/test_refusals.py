@@ -50,6 +50,33 @@ def test_outputs_are_tried(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("command", "lost"),
+    [
+        (["average", "a.npz", "b.npz", "--out", "b.npz"], "b.npz"),
+        (["quantize", "a.npz", "--format", "float16", "--out", "a.npz"], "a.npz"),
+        (["evaluate", "people", "--annotations", "a.json", "--images", ".", "--save", "a.json"],
+         "a.json"),
+        (["verify", "a.zip", "--save", "a.zip"], "a.zip"),
+        (["prune", "--checkpoint", "a.npz", "--config", "a.toml", "--images", ".", "--out",
+          "a.toml"], "a.toml"),
+        (["fuse", "--checkpoint", "a.npz", "--config", "a.toml", "--images", ".", "--out",
+          "a.npz"], "a.npz"),
+        (["imitate", "--teacher", "a.zip", "--checkpoint", "a.npz", "--images", ".", "--out",
+          "a.zip"], "a.zip"),
+    ],
+    ids=lambda value: value[0],
+)  # fmt: skip
+def test_no_input_is_overwritten(
+    command: list[str], lost: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(lost).write_text("precious")
+    assert main(command) == 1
+    assert f"{lost} would be overwritten" in capsys.readouterr().err
+    assert Path(lost).read_text() == "precious"
+
+
+@pytest.mark.parametrize(
     "command",
     [
         ["average", "a.npz", "b.npz"],

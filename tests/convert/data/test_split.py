@@ -68,6 +68,16 @@ def test_the_only_image_of_a_class_is_learnt_from() -> None:
         assert 9 in ids(split_dataset(data, 0.3, seed)[0])
 
 
+def test_nothing_can_be_set_aside() -> None:
+    names = [f"{folder}/{n}.png" for folder in ("bolt", "nut") for n in range(3)]
+    data = dataset([{1: 1}] * 3 + [{2: 1}] * 3, names)
+    with pytest.raises(DatasetError, match=r"every folder has the only objects .*without --by-fol"):
+        split_dataset(data, 0.3, 0, by_folder=True)
+    train, dev = split_dataset(data, 0.3, 0)
+    assert ids(train)
+    assert ids(dev)
+
+
 def test_folders_stay_together() -> None:
     names = [f"video{n // 10}/{n}.png" for n in range(100)]
     data = dataset([{1: 1}] * 100, names)

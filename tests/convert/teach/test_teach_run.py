@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from edgemask_convert.cli import main
-from edgemask_convert.data.dataset import DatasetWarning
+from edgemask_convert.data.dataset import DatasetError, DatasetWarning
 from edgemask_convert.jobs.journal import Journal, JournalError
 from edgemask_convert.teach.merge import Rules
 from edgemask_convert.teach.protocol import SoftInstances
@@ -260,6 +260,33 @@ def test_the_annotations_are_not_overwritten(dataset: Any, own_teacher: str, cap
         assert main(arguments(own_teacher, dataset, "--out", str(dataset.path), *more)) == 1
         assert "annotations.json would be overwritten" in capsys.readouterr().err
     assert dataset.path.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"id": 1}, "annotations id 1 occurs 2 times"),
+        ({"area": float("nan")}, "has area nan"),
+        ({"bbox": None}, "has bbox None"),
+        ({"attributes": {"score": float("inf")}}, "NaN or an infinite number"),
+    ],
+)
+def test_what_could_not_be_merged_is_refused_first(
+    dataset: Any, change: dict[str, Any], message: str
+) -> None:
+    data = json.loads(dataset.path.read_text())
+    data["annotations"][0]["id"] = 1
+    data["annotations"][1].update(change)
+    dataset.path.write_text(json.dumps(data))
+    with pytest.raises((DatasetError, SourceError), match=message):
+        read_dataset(dataset.path, dataset.folder, {7: "disc"})
+
+
+def test_info_may_be_null(dataset: Any, fake_teacher: Any, tmp_path: Path) -> None:
+    data = json.loads(dataset.path.read_text())
+    dataset.path.write_text(json.dumps({**data, "info": None}))
+    teach(fake_teacher(a_disc()), dataset, tmp_path / "taught.json")
+    assert "taught_by" in json.loads((tmp_path / "taught.json").read_text())["info"]
 
 
 def test_another_folder_than_that_of_the_images(

@@ -191,24 +191,30 @@ class MqttSink:
 
     def _follow(self) -> None:
         """Turn results into states, and go on saying how the board is when they have ended."""
-        diagnosed, ended = 0.0, False
+        diagnosed, ended, trouble = 0.0, False, ""
         silence = Silence(_SILENCE)
         while not self._stopping.is_set():
             result = self._results.get(0.5)
             now = time.monotonic()
-            if not diagnosed or now - diagnosed >= self._settings.diagnostics_seconds:
-                diagnosed = now
-                self._diagnose()
-            if result is not None:
-                silence.heard(now)
-                self._tell(result, now)
-            elif silence.begins(now):  # whoever was there, nobody sees them any more
-                self._nobody()
-            if self._results.finished:
-                if not ended:
+            try:
+                if not diagnosed or now - diagnosed >= self._settings.diagnostics_seconds:
+                    diagnosed = now
+                    self._diagnose()
+                if result is not None:
+                    silence.heard(now)
+                    self._tell(result, now)
+                elif silence.begins(now):  # whoever was there, nobody sees them any more
+                    self._nobody()
+                if self._results.finished and not ended:
                     ended = True
                     self._nobody()
                     self._diagnose()
+            except Exception as error:  # in a thread, nobody else would hear of it
+                found = f"mqtt: a result was not published ({type(error).__name__}: {error})"
+                if found != trouble:
+                    trouble = found
+                    self._report(found)
+            if self._results.finished:
                 self._stopping.wait(0.5)
 
     def _tell(self, result: Result, now: float) -> None:

@@ -132,6 +132,30 @@ def test_nobody_is_counted_when_no_results_come(monkeypatch):
     mqtt.stop()
 
 
+def test_what_goes_wrong_with_one_result_is_said_and_does_not_silence_the_next(monkeypatch):
+    pytest.importorskip("paho.mqtt")
+    engine, lines = FakeEngine(), []
+    settings = Settings(mqtt=MqttSettings(host="127.0.0.1", port=free_port(), node="test"))
+    (mqtt,) = start_sinks(engine, settings, classes=["person"], report=lines.append)
+    told, tell = [], mqtt._tell
+
+    def sometimes(found, now):
+        told.append(found.sequence)
+        if found.sequence < 2:
+            raise ValueError("no")
+        tell(found, now)
+
+    monkeypatch.setattr(mqtt, "_tell", sometimes)
+    for n in range(3):
+        engine.boxes[0].put(result(n), wait=True)
+    end = time.monotonic() + 20
+    while len(told) < 3:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    mqtt.stop()
+    assert lines.count("mqtt: a result was not published (ValueError: no)") == 1
+
+
 def test_the_broker_is_told_at_the_start_that_nobody_is_there():
     pytest.importorskip("paho.mqtt")
     settings = Settings(mqtt=MqttSettings(host="127.0.0.1", port=free_port(), node="test"))

@@ -16,7 +16,7 @@ from edgemask.outputs import output_error
 __all__ = ["SECONDS", "Durable"]
 
 SECONDS = 2.0
-"""What a power cut may cost; more often would make slow cards busy with little else."""
+"""What a power cut may cost."""
 
 _CANNOT = (errno.EINVAL, errno.ENOTSUP)  # a file system that has no such thing
 

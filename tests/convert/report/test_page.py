@@ -145,7 +145,12 @@ def test_report_errors(
     out = ["--out", tmp_path / "r.html"]
     assert "none.json" in fails(*common, *out, "--predictions", tmp_path / "none.json")
     other = tmp_path / "other.json"
-    other.write_text('{"images": [], "annotations": [], "categories": [{"id": 9}]}')
+    data: dict[str, Any] = {"images": [], "annotations": [], "categories": [{"id": 9}]}
+    other.write_text(json.dumps(data))
+    text = fails(pack, "--annotations", other, "--images", drawn / "images", *out)
+    assert "other.json lists no image" in text
+    data["images"] = [{"id": 1, "file_name": "1.png", "height": 9, "width": 9}]
+    other.write_text(json.dumps(data))
     text = fails(pack, "--annotations", other, "--images", drawn / "images", *out)
     assert "none of the classes [1, 2] of small" in text
     assert not (tmp_path / "r.html").exists()

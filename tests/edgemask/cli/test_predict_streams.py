@@ -115,7 +115,7 @@ def test_camera_that_comes_back_goes_on_where_it_was(capsys, monkeypatch, out):
     lines = err.splitlines()
     assert len(lines) == len(hardware.opened) - 1 >= 2  # one for each time it stopped
     for line in lines:
-        assert line.startswith("edgemask: warning: camera:0 gave no frame for 0.5 s")
+        assert line.startswith("edgemask: warning: camera:0 gave no frame for 1 s")
         assert line.endswith(" (trying again)")
     assert all(camera.closed for camera in hardware.opened)
 
@@ -142,7 +142,7 @@ def test_camera_that_stays_away_is_given_up(capsys, monkeypatch, out):
     status, _, err = run(capsys, uri, "--out", out, "--reconnect", "3")
     assert status == 1
     warning, error = err.splitlines()
-    assert warning.startswith("edgemask: warning: camera:0 gave no frame for 0.5 s")
+    assert warning.startswith("edgemask: warning: camera:0 gave no frame for 1 s")
     assert error.startswith("edgemask: error: camera:0")
     assert len(asked) == 3
     assert len(files(out)) == 2

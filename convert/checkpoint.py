@@ -143,7 +143,7 @@ def check_same_run(
         What the command asks for now; `FREE_KEYS` may differ.
     data : dict
         ``sha256`` of the annotations, number of ``images``, and the sha256 of a ``teacher`` and of
-        the ``first_weights``, now. The latter may be left out: they are not needed any more.
+        the ``first_weights``, now.
     path : path
         The checkpoint, for the message.
 
@@ -168,8 +168,8 @@ def check_same_run(
         changes.insert(0, f"images to train on were {recorded['images']}, are {data['images']}")
     if recorded.get("teacher", data.get("teacher")) != data.get("teacher"):
         changes.insert(0, "--distill names another teacher, or none")
-    begun = recorded.get("first_weights")
-    if data.get("first_weights") and "first_weights" in recorded and begun != data["first_weights"]:
+    now_first = data.get("first_weights")
+    if recorded.get("first_weights", now_first) != now_first:
         changes.insert(0, "--start-from or --init names other weights than it began with")
     if changes:
         raise CheckpointError(

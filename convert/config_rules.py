@@ -103,7 +103,7 @@ def first_problem(config: Config) -> str | None:
     return next((problem for problem, found in problems.items() if found), None)
 
 
-# Lowest and highest value, both included. Those of the model are what a manifest may say.
+# Lowest and highest value, both included. Those of the model lie within what a manifest may say.
 _TINY, _MOST = 1e-12, math.inf
 _RANGES = {
     "augment.min_short_side": (32, 4096),
@@ -122,11 +122,11 @@ _RANGES = {
     "train.eval_images": (1, _MOST),
     "train.save_minutes": (0, _MOST),
     "model.short_side": (32, 4096),
-    "model.max_aspect": (1, 16),
+    "model.max_aspect": (1, 100),
     "model.neck.channels": (1, 4096),
     "model.rpn.nms_threshold": (0, 1),
     "model.rpn.pre_nms": (1, 100_000),
-    "model.rpn.post_nms": (1, 100_000),
+    "model.rpn.post_nms": (1, 10_000),
     "model.box_head.nms_threshold": (0, 1),
     "model.box_head.sampling_ratio": (1, 8),
     "model.mask_head.sampling_ratio": (1, 8),
@@ -140,9 +140,9 @@ def _range_problems(config: Config) -> dict[str, bool]:
     problems = {}
     for key, (low, high) in _RANGES.items():
         value = operator.attrgetter(key)(config)
-        bounds = f"{low:g} to {high:g}" if high < _MOST else f"{low:g} or more"
+        bounds = f"{low} to {high}" if high < _MOST else f"{low} or more"
         if low == _TINY:
-            bounds = "above 0" + (f", at most {high:g}" if high < _MOST else "")
+            bounds = "above 0" + (f", at most {high}" if high < _MOST else "")
         problems[f"{key} must be {bounds}"] = not low <= value <= high
     problems["augment.min_short_side must be at most augment.max_short_side"] = (
         config.augment.min_short_side > config.augment.max_short_side

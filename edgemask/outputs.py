@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -79,6 +80,10 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
         raise output_error(path, error) from error
 
 
+class _Enough(Exception):
+    """Ends the writing of a file before it takes its place."""
+
+
 def check_output(path: str | os.PathLike[str]) -> None:
     """Find out before the work, and not after, that a file cannot be written.
 
@@ -87,17 +92,12 @@ def check_output(path: str | os.PathLike[str]) -> None:
     OutputError
         See :func:`write_file`.
     """
-    path = Path(path)
-    if not path.name or path.is_dir():
-        write_file(path, lambda stream: None)  # which says so
-    probe = path.with_name(f".{path.name[:100]}.probe")
-    try:
-        write_file(probe, lambda stream: None)
-    except OutputError as error:
-        plain = OutputError(str(error).replace(str(probe), str(path)))
-        plain.errno = error.errno
-        raise plain from error
-    probe.unlink()
+
+    def stop(stream: IO[bytes]) -> None:
+        raise _Enough
+
+    with contextlib.suppress(_Enough):
+        write_file(path, stop)
 
 
 def output_error(path: Path, error: OSError) -> OutputError:

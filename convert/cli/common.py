@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import functools
 import os
 import sys
@@ -12,9 +11,9 @@ from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
+from edgemask import outputs
 from edgemask.coco_types import check_images
 from edgemask.evaluate import load_annotations
-from edgemask.outputs import write_file
 
 if TYPE_CHECKING:
     from ..jobs.cluster import Cluster
@@ -63,10 +62,6 @@ def _terminal() -> IO[str]:
     return open(os.dup(sys.stderr.fileno()), "w", encoding="utf-8")
 
 
-class _Enough(Exception):
-    """Ends the writing of a file before it takes its place."""
-
-
 def check_output(path: Path, *inputs: Path | None) -> None:
     """Find out before the work, not after it, whether a file can be written.
 
@@ -79,12 +74,7 @@ def check_output(path: Path, *inputs: Path | None) -> None:
     """
     if path.resolve() in [given.resolve() for given in inputs if given is not None]:
         raise ValueError(f"{path} would be overwritten while it is read: give another name")
-
-    def stop(stream: IO[bytes]) -> None:
-        raise _Enough
-
-    with contextlib.suppress(_Enough):
-        write_file(path, stop)
+    outputs.check_output(path)
 
 
 def calibration_paths(folder: Path, annotations: Path | None, count: int) -> list[Path]:

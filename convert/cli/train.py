@@ -99,9 +99,9 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     with strategy.scope():
         model = build_model(config.model)
         trainer = Trainer(model, config, steps, _distillation(options, config, model, kept, say))
-    digest, teacher, first = (
+    digest, teacher = (
         path and hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (options.annotations, options.distill, _first_weights(options))
+        for path in (options.annotations, options.distill)
     )
     header = {
         "classes": [{"id": c, "name": data.category_names[c]} for c in data.classes],
@@ -110,7 +110,7 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
             "sha256": digest,
             "images": len(records),
             "teacher": teacher,
-            "first_weights": first,
+            "first_weights": _first_weights(options),
         },
         "total_steps": steps,
     }
@@ -147,10 +147,16 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     return 128 + stopped if stopped else 0
 
 
-def _first_weights(options: argparse.Namespace) -> Path | None:
-    """The file of the first weights, if it is there still: a run that goes on needs none."""
-    path = options.start_from or options.init
-    return path if path and path.is_file() else None
+def _first_weights(options: argparse.Namespace) -> str | None:
+    """The sha256 of the first weights; as recorded, if a run that goes on has no file of them."""
+    from ..checkpoint import load_header
+
+    path, checkpoint = options.start_from or options.init, options.out / "checkpoint.npz"
+    if path and path.is_file():
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    if checkpoint.is_file():
+        return load_header(checkpoint).get("data", {}).get("first_weights")
+    return None
 
 
 def _kept_channels(options: argparse.Namespace) -> list[int] | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
-__all__ = ["DatasetError", "check_fields"]
+__all__ = ["DatasetError", "check_fields", "check_ids"]
 
 INTEGER, NUMBER, TEXT, LIST, ANY = "an integer", "a number", "text", "a list", "anything"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -41,6 +42,21 @@ def check_fields(data: Any, name: str) -> None:
             for field, kind in OPTIONAL[key].items():
                 if item.get(field) is not None:
                     _check_type(item, field, kind, f"{name}: {key}[{n}]")
+
+
+def check_ids(data: dict[str, Any], name: str) -> None:
+    """Refuse two images, annotations or categories with one id.
+
+    Raises
+    ------
+    DatasetError
+        Naming the first id that is not alone.
+    """
+    for key in REQUIRED:
+        counts = Counter(item["id"] for item in data[key])
+        twice = [i for i, n in counts.items() if n > 1]
+        if twice:
+            raise DatasetError(f"{name}: {key} id {twice[0]} occurs {counts[twice[0]]} times")
 
 
 def _check_type(item: dict[str, Any], field: str, kind: str, where: str) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import json
 import math
 import warnings
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +23,7 @@ from edgemask.images import MAX_PIXELS
 from edgemask.keypoints import NAMES
 
 from .bitmaps import MASK_SIZE, box_bitmap
-from .coco_fields import REQUIRED, DatasetError, check_fields
+from .coco_fields import DatasetError, check_fields, check_ids
 from .keypoints import keypoint_order, read_keypoints
 
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # numbers of tags
@@ -215,13 +214,7 @@ class CocoDataset:
                 self._annotations[annotation["image_id"]].append(annotation)
 
     def _check_ids(self, data: dict) -> None:
-        for key in REQUIRED:
-            counts = Counter(item["id"] for item in data[key])
-            twice = [i for i, n in counts.items() if n > 1]
-            if twice:
-                raise DatasetError(
-                    f"{self.path}: {key} id {twice[0]} occurs {counts[twice[0]]} times"
-                )
+        check_ids(data, str(self.path))
         known = {im["id"] for im in data["images"]}
         lost = [a["id"] for a in data["annotations"] if a["image_id"] not in known]
         if lost:

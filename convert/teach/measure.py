@@ -9,13 +9,13 @@ from typing import Any
 import numpy as np
 
 from edgemask.coco_types import has_outline, usable_outline
-from edgemask.errors import SourceError
 from edgemask.evaluate import check_annotations, evaluate, require_pycocotools
 from edgemask.images import load_image
 from edgemask.instances import Instances
 from edgemask.masks import paste
 from edgemask.outputs import coco_results
 
+from ..data.dataset import check_size
 from .protocol import SoftInstances, Teacher
 from .vocabulary import Vocabulary
 
@@ -83,13 +83,10 @@ def measure_teacher(
     truth = _ignoring_maskless(truth)
     found_results, prompted_results, records = [], [], []
     for info in truth["images"]:
-        rgb = load_image(Path(images) / info["file_name"])
+        path = Path(images) / info["file_name"]
+        rgb = load_image(path)
         size = rgb.shape[:2]
-        if size != (info["height"], info["width"]):
-            raise SourceError(
-                f"{info['file_name']} is {size[1]}x{size[0]} pixels, its annotation says "
-                f"{info['width']}x{info['height']}: use the images that were annotated"
-            )
+        check_size(path, info, (size[1], size[0]))
         found = words.to_dataset(teacher.label(rgb))
         found_results += coco_results(as_instances(found, *size, names), info["id"])
         masked = [a for a in by_image[info["id"]] if has_outline(a.get("segmentation"))]

@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import warnings
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -20,7 +19,7 @@ from edgemask.evaluate import check_annotations, load_annotations
 from edgemask.images import expand_source, load_image
 from edgemask.outputs import image_ids, write_json
 
-from ..data.coco_fields import DatasetError, check_fields
+from ..data.coco_fields import DatasetError, check_fields, check_ids
 from ..data.dataset import DatasetWarning, upright_size
 from ..jobs.cluster import Cluster, ClusterError, cluster_map
 from ..jobs.fingerprint import fingerprint
@@ -77,12 +76,9 @@ def read_dataset(
     return {"images": described, "annotations": [], "categories": listed}
 
 
-def _check_fit(data: Mapping[str, Any], name: str | Path) -> None:
+def _check_fit(data: dict[str, Any], name: str | Path) -> None:
     """Refuse before the hours of teaching what could not be merged or written after them."""
-    counts = Counter(annotation["id"] for annotation in data["annotations"])
-    twice = [i for i, n in counts.items() if n > 1]
-    if twice:
-        raise DatasetError(f"{name}: annotations id {twice[0]} occurs {counts[twice[0]]} times")
+    check_ids(data, str(name))
     check_annotations(data, ["bbox"])
     try:
         json.dumps(data, allow_nan=False)

@@ -187,6 +187,24 @@ def test_a_run_keeps_its_teacher(now: str | None) -> None:
         check_same_run(header, from_dict({}), DATA | {"teacher": now}, "c.npz")
 
 
+@pytest.mark.parametrize("begun", [None, "cd"])
+def test_a_run_keeps_its_first_weights(begun: str | None) -> None:
+    header = saved_header()
+    header["data"] = DATA | {"first_weights": begun}
+    check_same_run(header, from_dict({}), DATA | {"first_weights": begun}, "c.npz")
+    with pytest.raises(CheckpointError, match="--start-from or --init names other weights"):
+        check_same_run(header, from_dict({}), DATA | {"first_weights": "ef"}, "c.npz")
+    check_same_run(saved_header(), from_dict({}), DATA | {"first_weights": "ef"}, "c.npz")  # older
+
+
+def test_a_pack_is_no_checkpoint(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "people.zip", "w") as archive:
+        archive.writestr("model.json", "{}")
+    for load in (load_arrays, load_header):
+        with pytest.raises(CheckpointError, match=r"checkpoint \(it is a model pack\): give a mod"):
+            load(tmp_path / "people.zip")
+
+
 def test_header_alone(tmp_path: Path) -> None:
     save_arrays(tmp_path / "x.npz", ARRAYS, {"step": 7})
     assert load_header(tmp_path / "x.npz") == {"step": 7}

@@ -124,3 +124,18 @@ def test_freeze_does_not_take_block_10_for_block_1() -> None:
 def test_last_block(last_block: int, channels: int) -> None:
     model = trunk(last_block=last_block)
     assert model.output["c5"].shape[-1] == channels
+
+
+@pytest.mark.parametrize("kind", ["text", "array", "truncated", "missing"])
+def test_weights_that_cannot_be_read(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "weights.npz"
+    if kind == "text":
+        path.write_text("{}")
+    elif kind == "array":
+        with open(path, "wb") as file:
+            np.save(file, np.zeros(3))
+    elif kind == "truncated":
+        np.savez(path, a=np.zeros(1000))
+        path.write_bytes(path.read_bytes()[:500])
+    with pytest.raises(ValueError, match=r"weights\.npz cannot be read .*give an \.npz with"):
+        load_initial_weights(trunk(), path)

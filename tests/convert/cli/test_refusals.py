@@ -49,6 +49,26 @@ def test_outputs_are_tried(tmp_path: Path) -> None:
         check_output(tmp_path / "folder" / ".." / "file", tmp_path / "file")
 
 
+@pytest.mark.parametrize("crowd", [False, True])
+def test_nothing_to_learn(coco: Any, tmp_path: Path, capsys: Capture, crowd: bool) -> None:
+    coco.image(1)
+    coco.add(1, [5, 5, 10, 10], **({"iscrowd": 1} if crowd else {}))
+    coco.data["categories"] = [{"id": 1, "name": "disc"}, {"id": 2, "name": "hat"}]
+    coco.load()
+    classes = "model.classes=[1]" if crowd else "model.classes=[2]"
+    command = ["train", "--annotations", coco.path, "--images", coco.folder, "--set", classes]
+    assert main([str(a) for a in [*command, "--out", tmp_path / "run"]]) == 1
+    text = capsys.readouterr().err
+    assert "has no object of the classes that are trained" in text
+    assert ("split --crowds-as-objects" if crowd else "check model.classes") in text
+
+
+def test_a_report_wants_the_float_checkpoint(small_pack: Path, capsys: Capture) -> None:
+    command = ["report", small_pack, "--annotations", "a.json", "--images", ".", "--out", "r.md"]
+    assert main([str(a) for a in [*command, "--float", small_pack]]) == 1
+    assert "give the float checkpoint, .npz" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "lost"),
     [

@@ -126,6 +126,11 @@ def never(monkeypatch):
         ({"bbox": None}, ["annotation 1 has bbox None"]),
         ({"bbox": [1, 2, "3", 4]}, ["annotation 1 has bbox"]),
         ({"segmentation": {"size": [48, 64]}}, ["annotation 1 has the RLE", "counts"]),
+        (
+            {"segmentation": {"size": [96, 128], "counts": [12288]}},
+            ["annotation 1: its RLE has size [96, 128], its image [48, 64]"],
+        ),
+        ({"segmentation": {"size": [48, 64], "counts": [5, 5]}}, ["counts that are not the image"]),
         ({"segmentation": [[[0, 0]] * 6]}, ["annotation 1 has segmentation", "flat lists"]),
         ({"segmentation": "outline", "id": None}, ["annotation None has segmentation outline"]),
     ],

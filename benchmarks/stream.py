@@ -26,6 +26,7 @@ from pictures import crowd
 from PIL import Image
 
 from edgemask.live.engine import Engine
+from edgemask.modelpack import load_pack
 from edgemask.segmenter import Segmenter
 from edgemask.serve.publisher import jpeg
 from edgemask.sources.base import Frame, Source
@@ -55,14 +56,20 @@ class Jpegs(Source):
         """Nothing is held."""
 
 
-def rate(first: int, cores: int, threads: int, seconds: float, model: str) -> float:
-    """Frames a second of this process, which is bound to so many cores from `first` on."""
+def rate(first: int, cores: int, threads: int, parallel: int, seconds: float, model: str) -> float:
+    """Frames a second of this process, which is bound to so many cores from `first` on.
+
+    `parallel` frames are in work at the same time, each with so many threads.
+    """
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[first : first + cores])
-    segmenter = Segmenter(model, threads=threads)
-    with Engine(Jpegs, segmenter) as engine, engine.subscribe() as results:
+    pack = load_pack(model)
+    segmenters = [Segmenter(pack, threads=threads) for _ in range(parallel)]
+    engine = Engine(Jpegs, segmenters)
+    with engine, engine.subscribe(8, jpeg) if parallel > 1 else engine.subscribe() as results:
         start, count = time.monotonic(), 0
         for result in results:
-            jpeg(result)
+            if parallel == 1:
+                jpeg(result.frame, result.instances)
             now = time.monotonic()
             if now - start < WARM_UP:
                 begin = now
@@ -73,8 +80,8 @@ def rate(first: int, cores: int, threads: int, seconds: float, model: str) -> fl
     raise RuntimeError("the stream ended early")
 
 
-def measure(streams: list[tuple[int, int, int]], options: argparse.Namespace) -> float:
-    """Frames a second of all streams (first core, cores, threads) together."""
+def measure(streams: list[tuple[int, int, int, int]], options: argparse.Namespace) -> float:
+    """Frames a second of all streams (first core, cores, threads, parallel) together."""
     running = [
         subprocess.Popen(
             [sys.executable, __file__, "--child", *map(str, stream),
@@ -99,16 +106,17 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--model", default="people")
     parser.add_argument("--json", type=Path, metavar="FILE")
-    parser.add_argument("--child", type=int, nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--child", type=int, nargs=4, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         print(rate(*options.child, options.seconds, options.model))
         return
     cases = {
-        "1 core": [(0, 1, 1)],
-        "2 cores": [(0, 2, 1)],
-        "2 cores, 2 threads": [(0, 2, 2)],
-        "two streams, 1 core each": [(0, 1, 1), (1, 1, 1)],
+        "1 core": [(0, 1, 1, 1)],
+        "2 cores, one frame at a time": [(0, 2, 1, 1)],
+        "2 cores, one, 2 threads": [(0, 2, 2, 1)],
+        "2 cores, two frames at a time": [(0, 2, 1, 2)],
+        "two streams, 1 core each": [(0, 1, 1, 1), (1, 1, 1, 1)],
     }
     rates: dict[str, list[float]] = {name: [] for name in cases}
     for _ in range(options.rounds):
@@ -117,7 +125,7 @@ def main() -> None:
     medians = {name: round(statistics.median(values), 2) for name, values in rates.items()}
     one = medians["1 core"]
     for name, value in medians.items():
-        print(f"{name:26s}{value:8.1f} frames/s{value / one:7.2f} times")
+        print(f"{name:30s}{value:8.1f} frames/s{value / one:7.2f} times")
     if options.json:
         record = {"load_average": round(os.getloadavg()[0], 1), "frames_per_s": medians,
                   "ratio": {n: round(v / one, 2) for n, v in medians.items()}}  # fmt: skip

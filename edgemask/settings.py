@@ -113,6 +113,7 @@ class SourceSettings:
 
 
 MOST_THREADS = 64
+MOST_PARALLEL = 8  # each has networks of its own, some 15 MB
 
 
 @dataclass(frozen=True)
@@ -123,6 +124,7 @@ class ModelSettings:
     score: float = key(0.5, within(0, 1))
     short_side: int | None = key(None, within(32, 4096, "pixels"))
     threads: int | None = key(None, within(1, MOST_THREADS))
+    parallel: int | None = key(None, within(1, MOST_PARALLEL))
     max_detections: int = key(20, within(1, 1000))
 
 

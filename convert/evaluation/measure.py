@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from edgemask.evaluate import (
 )
 from edgemask.pipeline import Pipeline
 
-from ..data.dataset import DatasetError, check_size, read_size
+from ..data.dataset import DatasetError, DatasetWarning, check_size, read_size
 
 
 def load_truth(path: Path, limit: int | None = None) -> dict[str, Any]:
@@ -72,7 +73,8 @@ class DevMeasurement:
     Raises
     ------
     DatasetError
-        An image is missing or of another size than annotated, or a class is not listed.
+        An image is missing or of another size than annotated, a class is not listed, or there is
+        nothing to measure.
     SourceError, InputError, RuntimeUnavailable
         As :func:`edgemask.evaluate.evaluate`.
     """
@@ -100,20 +102,46 @@ class DevMeasurement:
             path = Path(images) / info["file_name"]
             check_size(path, info, read_size(path, info))
         self.pipeline = float_pipeline(trainer.model, classes)
-        measure_results([], self.truth, self.pipeline.manifest)
+        self.measured = self._labelled(annotations)
         steps_per_epoch = trainer.total_steps / settings.epochs
         self.every = max(1, round(settings.eval_epochs * steps_per_epoch))
+
+    def _labelled(self, annotations: Path) -> dict[str, str]:
+        """Which figures there will be, name → kind of :func:`measure`.
+
+        Boxes without masks, or people without keypoints, give no AP: a 0 would look like a network
+        that learns nothing.
+        """
+        empty = measure_results([], self.truth, self.pipeline.manifest)
+        kinds = {"box": "bbox", "mask": "segm", "keypoint": "keypoints"}
+        asked = {name: kind for name, kind in kinds.items() if kind in empty}
+        found = {name: kind for name, kind in asked.items() if empty[kind]["AP"] is not None}
+        images = f"the first {len(self.truth['images'])} images of {annotations}"
+        if not found:
+            raise DatasetError(
+                f"nothing to measure: {images} have no object of the model's classes; give another "
+                "--dev or a larger train.eval_images, or leave out --dev"
+            )
+        if missing := [name for name in asked if name not in found]:
+            warnings.warn(
+                f"no dev AP of {' and '.join(missing)}: none is labelled in {images}",
+                DatasetWarning,
+                stacklevel=3,
+            )
+        return found
 
     def due(self) -> bool:
         """Whether this step is one to measure at."""
         return self.trainer.step % self.every == 0
 
     def __call__(self) -> dict[str, float]:
-        """``dev_box_AP``, ``dev_mask_AP``, ``dev_keypoint_AP`` of the averaged weights."""
+        """``dev_box_AP``, ``dev_mask_AP``, ``dev_keypoint_AP`` of the averaged weights.
+
+        Only what the development set has labels for.
+        """
         with self.trainer.averaged():
             report = measure(self.pipeline, self.truth, self.images)
         return {
             f"dev_{name}_AP": round(report[kind]["AP"] or 0.0, 4)
-            for name, kind in (("box", "bbox"), ("mask", "segm"), ("keypoint", "keypoints"))
-            if kind in report
+            for name, kind in self.measured.items()
         }

@@ -127,13 +127,13 @@ def fit(
                 values = dev()
                 history.append(trainer.step, **values)
                 history.draw()
-                shown["AP"] = f"{values['dev_mask_AP']:.3f}"
-                bar.set_postfix(shown)
                 told = [
                     f"{kind} AP {values[f'dev_{kind}_AP']:.3f}"
-                    for kind in ("mask", "keypoint")
+                    for kind in ("mask", "keypoint", "box")
                     if f"dev_{kind}_AP" in values
                 ]
+                shown["AP"] = told[0].split()[-1]
+                bar.set_postfix(shown)
                 tqdm.write(f"step {trainer.step}: dev {', '.join(told)}")
             if trainer.stopping:
                 break

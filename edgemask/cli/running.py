@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from edgemask.live.engine import Engine
     from edgemask.live.notify import Notifier
+    from edgemask.segmenter import Segmenter
     from edgemask.settings import Settings
     from edgemask.sinks import Sink
     from edgemask.watch.watcher import Listener
@@ -93,10 +94,10 @@ def running(
 
     notifier = Notifier()
     with stop_signals() as stopped, contextlib.ExitStack() as cleanup:
-        segmenter = _segmenter(settings, settings.model.pack)
+        segmenters = _segmenters(settings, settings.model.pack)
         engine = Engine(
             settings.source.uri,
-            segmenter,
+            segmenters,
             **(_models(settings) if choice else {}),
             max_fps=settings.pace.max_fps,
             max_temp=settings.pace.max_temp,
@@ -107,7 +108,7 @@ def running(
         sinks = start_sinks(
             engine,
             settings,
-            classes=segmenter.pack.class_names.values(),
+            classes=segmenters[0].pack.class_names.values(),
             listeners=listeners,
             report=common.report_state,
         )
@@ -118,10 +119,21 @@ def running(
         yield Running(engine, sinks, notifier, stopped, settings.source.uri)
 
 
-def _segmenter(settings: Settings, pack: str) -> Any:
+def _segmenters(settings: Settings, pack: str) -> list[Segmenter]:
+    """Return as many segmenters as frames are worked on at the same time."""
+    from edgemask.interpreter import default_threads
+    from edgemask.modelpack import load_pack
+
     model = settings.model
-    wanted = argparse.Namespace(model=pack, threads=model.threads, short_side=model.short_side)
-    return common.make_segmenter(wanted, model.score, model.max_detections)
+    threads = model.threads or default_threads()
+    # With a limit the frames are not short of time, and one at a time has the shortest delay.
+    parallel = model.parallel or (2 if threads > 1 and settings.pace.max_fps is None else 1)
+    wanted = argparse.Namespace(
+        model=load_pack(pack), threads=max(1, threads // parallel), short_side=model.short_side
+    )
+    return [
+        common.make_segmenter(wanted, model.score, model.max_detections) for _ in range(parallel)
+    ]
 
 
 def _models(settings: Settings) -> dict[str, Any]:
@@ -134,10 +146,10 @@ def _models(settings: Settings) -> dict[str, Any]:
 
     def maker(pack: str) -> Callable[[], Any]:
         def make() -> Any:
-            segmenter = _segmenter(settings, pack)
+            segmenters = _segmenters(settings, pack)
             # As at the start: a zone that nobody could enter any more is a mistake.
-            check_classes(settings, list(segmenter.pack.class_names.values()))
-            return segmenter
+            check_classes(settings, list(segmenters[0].pack.class_names.values()))
+            return segmenters
 
         return make
 

@@ -50,6 +50,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="frames per second at most (default: as many as the CPU can)",
     )
     pace.add_argument(
+        "--parallel",
+        metavar="N",
+        type=_parallel,
+        help="frames that are worked on at the same time: 2 gives more, 1 the shortest delay "
+        "(default: 2 with two threads or more and no --max-fps, else 1)",
+    )
+    pace.add_argument(
         "--max-temp",
         metavar="CELSIUS",
         type=_between(30, 110),
@@ -68,6 +75,15 @@ def _port(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else -1
     if not 0 <= value <= 65535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port from 0 to 65535")
+    return value
+
+
+def _parallel(text: str) -> int:
+    from edgemask.settings import MOST_PARALLEL
+
+    value = common.positive_int(text)
+    if value > MOST_PARALLEL:
+        raise argparse.ArgumentTypeError(f"{text} frames are too many: give 1 to {MOST_PARALLEL}")
     return value
 
 
@@ -122,6 +138,7 @@ def _settings(options: argparse.Namespace) -> Settings:
             "score": options.score,
             "short_side": options.short_side,
             "threads": options.threads,
+            "parallel": options.parallel,
         },
         "pace": {"max_fps": options.max_fps, "max_temp": options.max_temp},
         "serve": {"host": options.host, "port": options.port, "token_file": options.token_file},

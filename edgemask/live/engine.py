@@ -1,8 +1,9 @@
 """The engine: a source and a segmenter, overlapping in threads, for any number of subscribers.
 
-Three threads: one reads and decodes, one runs the network (the runtime lets go of Python's lock
-while it computes), one reads the board's temperature now and then. Everything between them is
-bounded, so neither a slow subscriber nor a fast camera makes anything grow.
+One thread reads and decodes, one reads the board's temperature now and then, and one for each
+segmenter runs the network (the runtime lets go of Python's lock while it computes). Those take
+frames in turn and finish them in the same order. Everything between the threads is bounded, so
+neither a slow subscriber nor a fast camera makes anything grow.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -20,14 +21,16 @@ from edgemask.live.board import Board, read_board
 from edgemask.live.capture import Arrival, Capture, Demand, opener_of, shown_name
 from edgemask.live.governor import LADDER, GovernorState, advance
 from edgemask.live.mailbox import Mailbox
-from edgemask.live.models import Models
+from edgemask.live.models import Models, several
+from edgemask.live.order import Order
 from edgemask.live.reopen import BACKOFF
 from edgemask.live.result import Subscription
 from edgemask.live.tally import Tally
 from edgemask.live.tuning import Tuning
 
 if TYPE_CHECKING:
-    from edgemask.sources import Source
+    from edgemask.instances import Instances
+    from edgemask.sources import Frame, Source
 
 __all__ = ["Engine"]
 
@@ -43,13 +46,14 @@ class Engine:
     source : str or callable
         A source's URI, or a function that opens and returns a Source; it is called again whenever
         the source has failed.
-    segmenter : callable
-        A Segmenter, or anything that turns an image into Instances. Only the engine's thread calls
-        it. Of the attributes `score_threshold`, `max_detections`, `max_proposals` and
-        `short_side`, those it has can be changed by :meth:`configure`.
+    segmenter : callable, or sequence of them
+        A Segmenter, or anything that turns an image into Instances. Each is called by one thread of
+        the engine. Of the attributes `score_threshold`, `max_detections`, `max_proposals` and
+        `short_side`, those it has can be changed by :meth:`configure`. Several, which must be
+        alike, work on as many frames side by side.
     models : mapping of str to callable, optional
-        The models that :meth:`configure` may be told to change to: name → function that returns a
-        new segmenter. None: there is no choice.
+        The models that :meth:`configure` may be told to change to: name → function that returns new
+        segmenters, as many as there are. None: there is no choice.
     model : str, optional
         Name of `segmenter` among them.
     max_fps : float, optional
@@ -87,10 +91,11 @@ class Engine:
         read_timeout: float = 5.0,
         backoff: tuple[float, float] = BACKOFF,
     ) -> None:
-        self._models = Models(segmenter, models, model)
+        segmenters = several(segmenter)
+        self._models = Models(segmenters, models, model)
         self._max_temp = max_temp
         self._read_board, self._board_seconds = board, board_seconds
-        self._tuning = Tuning.of(segmenter, max_fps, self._models.choices, model)
+        self._tuning = Tuning.of(segmenters[0], max_fps, self._models.choices, model)
         self._governor = GovernorState()
         self._board: Board | None = None
         self._frames: Mailbox[Arrival] = Mailbox()
@@ -109,9 +114,18 @@ class Engine:
         self._ended = threading.Event()
         self._woken = threading.Event()  # set by stop() and configure()
         self._tally = Tally()
+        self._turn = threading.Lock()  # of the thread that takes the next frame
+        self._order = Order(len(segmenters), self._stopped)
+        self._began = 0.0  # when the last frame was taken
+        self._took = 0.0  # seconds that a frame takes
+        self._last: Arrival | None = None
+        self._working = len(segmenters)
         self._threads = [
-            threading.Thread(target=self._infer, name="edgemask-infer", daemon=True),
             threading.Thread(target=self._watch_board, name="edgemask-board", daemon=True),
+            *(
+                threading.Thread(target=self._infer, args=(n,), name="edgemask-infer", daemon=True)
+                for n in range(len(segmenters))
+            ),
         ]
 
     def start(self) -> None:
@@ -152,9 +166,22 @@ class Engine:
         """Wait until the source has ended or the engine was stopped; return whether it has."""
         return self._ended.wait(timeout)
 
-    def subscribe(self, maxsize: int = 1) -> Subscription:
-        """Return the results from now on; at most `maxsize` of them wait to be read."""
-        subscription = Subscription(maxsize, self._unsubscribe)
+    def subscribe(
+        self,
+        maxsize: int = 1,
+        prepare: Callable[[Frame, Instances], Any] = lambda frame, instances: None,
+    ) -> Subscription:
+        """Return the results from now on; at most `maxsize` of them wait to be read.
+
+        Parameters
+        ----------
+        maxsize : int
+        prepare : callable, optional
+            Makes ``result.prepared`` of a frame and its instances, in the thread that segmented it.
+            Where several do (:attr:`parallel`), heavy work is done sooner there than by the reader,
+            whose thread competes with them. An exception counts as one of the segmenter.
+        """
+        subscription = Subscription(maxsize, prepare, self._unsubscribe)
         with self._lock:
             self._subscriptions += (subscription,)
         if self._ended.is_set():
@@ -193,6 +220,11 @@ class Engine:
             self._tuning = tuned
         self._woken.set()
         return dict(tuned.settings)
+
+    @property
+    def parallel(self) -> int:
+        """Frames that are worked on at the same time, at most."""
+        return len(self._models.segmenters)
 
     @property
     def progress(self) -> int:
@@ -252,71 +284,108 @@ class Engine:
             if self._stopped.wait(self._board_seconds):
                 return
 
-    def _infer(self) -> None:
-        took, last = 0.0, None
+    def _infer(self, place: int) -> None:
+        """Work with one of the segmenters, until there are no more frames."""
         try:
             while not self._stopped.is_set():
-                arrival = self._frames.get(_LOOK_SECONDS)
-                last = arrival or last
-                self._follow_model(last)
-                if arrival is None:
-                    if self._frames.finished:  # the source has ended, or stop() closed it
+                with self._turn:
+                    self._rest()
+                    if self._stopped.is_set():
                         return
-                    continue
-                began = time.monotonic()
-                state, tuned = self._governor, self._tuning
-                # What the last frame took is the best guess of when the next one is wanted.
-                pause = tuning.period(took, tuned.settings["max_fps"], state.share.rate)
-                self._demand.expect(began + pause)
-                self._process(arrival, state, tuned)
-                took = time.monotonic() - began
-                self._rest(began, took, arrival)
+                    taken = self._take(place)
+                if taken is not None:
+                    self._process(*taken)
+                elif self._frames.finished:  # the source has ended, or stop() closed it
+                    return
         finally:
-            self._end()
+            with self._lock:
+                self._working -= 1
+                last = self._working == 0
+            if last:
+                self._end()
 
-    def _rest(self, began: float, took: float, arrival: Arrival) -> None:
+    def _rest(self) -> None:
         """Wait until the next frame is due, which a change of the settings can bring forward."""
         while not self._stopped.is_set():
-            self._follow_model(arrival)
-            allowed, rate = self._tuning.settings["max_fps"], self._governor.share.rate
-            due = began + tuning.period(took, allowed, rate)
-            self._demand.expect(due)
-            left = due - time.monotonic()
-            if left <= 0:
+            self._follow_model()
+            limited = self._tuning.settings["max_fps"] is not None or self._governor.share.rate < 1
+            left = self._expect() - time.monotonic()
+            if left <= 0 or not limited:
                 return
             self._woken.wait(left)
             self._woken.clear()
 
-    def _follow_model(self, arrival: Arrival | None) -> None:
-        """Change to the model that is asked for, if it is another one and runs on this frame."""
+    def _expect(self) -> float:
+        """Say and return when the frame after the last one is due.
+
+        What the last frame took is the best guess of what one takes; of several, each may work
+        for as many times as long.
+        """
+        allowed, rate = self._tuning.settings["max_fps"], self._governor.share.rate
+        busy = self._took / self.parallel
+        due = self._began + tuning.period(busy, allowed, rate)
+        self._demand.expect(due)
+        return due
+
+    def _take(self, place: int) -> tuple[int, Arrival, GovernorState, Tuning, Any] | None:
+        """Take the next frame, and with it what it is to be worked on with."""
+        arrival = self._frames.get(_LOOK_SECONDS)
+        self._last = arrival or self._last
+        self._follow_model()
+        if arrival is None:
+            return None
+        self._began = time.monotonic()
+        self._expect()
+        segmenter = self._models.segmenters[place]
+        return self._order.begin(), arrival, self._governor, self._tuning, segmenter
+
+    def _follow_model(self) -> None:
+        """Change to the model that is asked for, if it is another one and runs on the last frame.
+
+        Frames that were taken before are finished by the old one.
+        """
         models, wanted = self._models, self._tuning.settings.get("model")
         if wanted == models.name or self._stopped.is_set():
             return
-        rgb = None if arrival is None else arrival.frame.rgb
-        segmenter = models.load(str(wanted), self._tuning, rgb)
+        rgb = None if self._last is None else self._last.frame.rgb
+        segmenters = models.load(str(wanted), self._tuning, rgb)
         with self._lock:
             asked = self._tuning.settings["model"]
-            if segmenter is None:
+            if segmenters is None:
                 if asked == wanted:  # and nobody has asked for a third one meanwhile
                     self._tuning = self._tuning.changed({"model": models.name})
                 return
             # The settings may have changed while it was loaded, too.
-            self._tuning = self._tuning.moved_to(segmenter, str(wanted)).changed({"model": asked})
-            models.take(segmenter, str(wanted))
+            self._tuning = self._tuning.moved_to(segmenters[0], str(wanted)).changed(
+                {"model": asked}
+            )
+            models.take(segmenters, str(wanted))
 
-    def _process(self, arrival: Arrival, state: GovernorState, tuned: Tuning) -> None:
-        segmenter = self._models.segmenter
+    def _process(
+        self, number: int, arrival: Arrival, state: GovernorState, tuned: Tuning, segmenter: Any
+    ) -> None:
+        began = time.monotonic()
+        found: Any
+        timings: dict[str, float] = {}
         try:
             for name, value in tuning.effective(tuned.settings, state, tuned.limits).items():
                 setattr(segmenter, name, value)
-            instances = segmenter(arrival.frame.rgb)
+            found = segmenter(arrival.frame.rgb)
             timings = dict(getattr(segmenter, "timings", {}))
+            prepared = [(s, s.prepare(arrival.frame, found)) for s in self._subscriptions]
         except Exception as error:  # one bad frame must not end a camera
-            self._tally.failure(arrival, error)
-            return
-        result = self._tally.success(arrival, instances, timings, state)
-        for subscription in self._subscriptions:
-            subscription.put(result)
+            found = error
+        self._took = time.monotonic() - began
+
+        def publish() -> None:
+            if isinstance(found, Exception):
+                self._tally.failure(arrival, found)
+                return
+            result = self._tally.success(arrival, found, timings, state)
+            for subscription, own in prepared:
+                subscription.put(replace(result, prepared=own))
+
+        self._order.finish(number, publish)
 
     def _end(self) -> None:
         self._ended.set()

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
 from edgemask.live.tuning import Tuning
 
-__all__ = ["Models", "names_of"]
+__all__ = ["Models", "names_of", "several"]
 
 Segmenting = Callable[..., Any]
+
+
+def several(given: Segmenting | Sequence[Segmenting]) -> tuple[Segmenting, ...]:
+    """Return one or more segmenters as a tuple."""
+    return tuple(given) if isinstance(given, Sequence) else (given,)
 
 
 def names_of(given: str, bundled: Iterable[str]) -> tuple[dict[str, str], str]:
@@ -40,21 +45,21 @@ def names_of(given: str, bundled: Iterable[str]) -> tuple[dict[str, str], str]:
 
 
 class Models:
-    """The segmenter that runs, and those that may take its place.
+    """The segmenters that run, all of one model, and those that may take their place.
 
-    Only the thread that segments calls :meth:`load` and :meth:`take`.
+    :meth:`load` and :meth:`take` are called by one thread at a time.
 
     Parameters
     ----------
-    segmenter : callable
+    segmenter : callable, or sequence of them
     makers : mapping of str to callable
-        Name → function that returns a new segmenter. Empty: there is no choice.
+        Name → function that returns as many new ones. Empty: there is no choice.
     name : str, optional
         That of `segmenter`, one of `makers`.
 
     Attributes
     ----------
-    segmenter : callable
+    segmenters : tuple of callable
     name : str or None
     loading : str or None
         The model that is being loaded.
@@ -64,14 +69,14 @@ class Models:
 
     def __init__(
         self,
-        segmenter: Segmenting,
-        makers: Mapping[str, Callable[[], Segmenting]] | None = None,
+        segmenter: Segmenting | Sequence[Segmenting],
+        makers: Mapping[str, Callable[[], Segmenting | Sequence[Segmenting]]] | None = None,
         name: str | None = None,
     ) -> None:
         self._makers = dict(makers or {})
         if self._makers and name not in self._makers:
             raise ValueError(f"the model {name!r} is none of {sorted(self._makers)}")
-        self.segmenter = segmenter
+        self.segmenters = several(segmenter)
         self.name = name
         self.loading: str | None = None
         self.error = ""
@@ -81,7 +86,7 @@ class Models:
         """Names of the models that may be chosen, sorted."""
         return tuple(sorted(self._makers))
 
-    def load(self, name: str, tuning: Tuning, rgb: Any = None) -> Segmenting | None:
+    def load(self, name: str, tuning: Tuning, rgb: Any = None) -> tuple[Segmenting, ...] | None:
         """Load another model, and try it on a frame.
 
         Parameters
@@ -95,30 +100,30 @@ class Models:
 
         Returns
         -------
-        callable or None
-            The segmenter; None if it does not run here, and then :attr:`error` says why.
+        tuple of callable, or None
+            The segmenters; None if it does not run here, and then :attr:`error` says why.
         """
         self.loading, self.error = name, ""
         try:
-            segmenter = self._makers[name]()
-            tuning.moved_to(segmenter, name)  # its bounds make sense, or this raises
+            segmenters = several(self._makers[name]())
+            tuning.moved_to(segmenters[0], name)  # its bounds make sense, or this raises
             if rgb is not None:
-                segmenter(rgb)
+                segmenters[0](rgb)
         except Exception as error:  # whatever is wrong with it, the old one goes on
             reason = " ".join(str(error).split()) or type(error).__name__
             self.error = f"the model {name} was not taken, {self.name} goes on: {reason}"
             return None
         finally:
             self.loading = None
-        return segmenter
+        return segmenters
 
-    def take(self, segmenter: Segmenting, name: str) -> None:
+    def take(self, segmenters: tuple[Segmenting, ...], name: str) -> None:
         """Let a loaded model take the place of the one that runs."""
-        self.segmenter, self.name = segmenter, name
+        self.segmenters, self.name = segmenters, name
 
     def status(self) -> dict[str, Any] | None:
         """Return what runs, JSON-ready; None if nothing is known about it."""
-        pack = getattr(self.segmenter, "pack", None)
+        pack = getattr(self.segmenters[0], "pack", None)
         found: dict[str, Any] = {}
         if pack is not None:
             found |= {"name": pack.name, "version": pack.version, "sha256": pack.sha256}

@@ -36,6 +36,8 @@ class Result:
     sequence : int
         0, 1, 2… of this engine's results. `frame.index` starts again when a source is reopened,
         this does not.
+    prepared : object
+        What the reader's own `prepare` made of frame and instances; None without one.
     """
 
     frame: Frame
@@ -45,6 +47,7 @@ class Result:
     fps: float
     state: GovernorState
     sequence: int
+    prepared: Any = None
 
 
 class Subscription(Mailbox[Result]):
@@ -52,10 +55,24 @@ class Subscription(Mailbox[Result]):
 
     It ends when the engine does. A reader that is slower than the engine misses the oldest
     results, and `dropped` counts them.
+
+    Parameters
+    ----------
+    maxsize : int
+    prepare : callable
+        See :meth:`edgemask.live.engine.Engine.subscribe`.
+    cancel : callable
+        Called with this when it is closed.
     """
 
-    def __init__(self, maxsize: int, cancel: Callable[[Subscription], None]) -> None:
+    def __init__(
+        self,
+        maxsize: int,
+        prepare: Callable[[Frame, Instances], Any],
+        cancel: Callable[[Subscription], None],
+    ) -> None:
         super().__init__(maxsize)
+        self.prepare = prepare
         self._cancel = cancel
 
     def close(self) -> None:

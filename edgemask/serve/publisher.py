@@ -15,7 +15,9 @@ from edgemask.overlay import PALETTE, draw
 from edgemask.serve.broadcast import Broadcast
 
 if TYPE_CHECKING:
+    from edgemask.instances import Instances
     from edgemask.live.engine import Engine
+    from edgemask.sources import Frame
 
 __all__ = ["MAX_SIDE", "Publisher", "event", "jpeg"]
 
@@ -27,9 +29,9 @@ _PATIENCE = 0.25
 _STATUS_SECONDS = 0.5
 
 
-def jpeg(result: Result) -> bytes:
-    """Draw the instances over their frame and encode it, MAX_SIDE at most on its longer side."""
-    picture = Image.fromarray(draw(result.frame.rgb, result.instances))
+def jpeg(frame: Frame, instances: Instances) -> bytes:
+    """Draw instances over their frame and encode it, MAX_SIDE at most on its longer side."""
+    picture = Image.fromarray(draw(frame.rgb, instances))
     picture.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR, reducing_gap=2.0)
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=_QUALITY)
@@ -65,7 +67,13 @@ class Publisher:
         self.pictures = Broadcast()
         self.events = Broadcast()
         self._engine = engine
-        self._results = engine.subscribe()
+        # Drawing takes half as long as a frame. Where one thread segments, this one can do it
+        # meanwhile; where several do, there is no core left for it, and they are sooner.
+        self._results = (
+            engine.subscribe(engine.parallel, self._prepare)
+            if engine.parallel > 1
+            else engine.subscribe()
+        )
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="edgemask-publish", daemon=True)
         self._status: tuple[float, dict[str, Any]] = (float("-inf"), {})
@@ -101,6 +109,9 @@ class Publisher:
             found = found or self.pictures.wait(0, 0)
         return None if found is None else found[1]
 
+    def _prepare(self, frame: Frame, instances: Instances) -> bytes | None:
+        return jpeg(frame, instances) if self.pictures.readers else None
+
     def _run(self) -> None:
         last: Result | None = None
         drawn = described = -1
@@ -116,4 +127,5 @@ class Publisher:
                 self.events.publish(event(last))
             if self.pictures.readers and drawn != last.sequence:
                 drawn = last.sequence
-                self.pictures.publish(jpeg(last))
+                picture = last.prepared or jpeg(last.frame, last.instances)
+                self.pictures.publish(picture)

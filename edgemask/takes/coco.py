@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from itertools import count
 from pathlib import Path
@@ -18,11 +19,11 @@ __all__ = ["write_coco"]
 def write_coco(read: Callable[[], Iterable[Record]], path: Path) -> None:
     """Write the dataset.
 
-    An image has ``id`` (the frame's index plus one), ``file_name`` (the frame's name, ``.jpg``
-    added where it is no image file), ``width``, ``height``, ``frame_index``, ``sensor_ns``; an
-    annotation what COCO gives it, ``score`` and ``track_id``. Keypoints have 2 (visible) where
-    their score is 0.5 or more, 1 where it is less; as in COCO the centre of the first pixel is at
-    0, 0 for them.
+    An image has ``id`` (the frame's index plus one), ``file_name`` (the frame's name, from the
+    folder on that all image files have in common, and ``.jpg`` added where it is none), ``width``,
+    ``height``, ``frame_index``, ``sensor_ns``; an annotation what COCO gives it, ``score`` and
+    ``track_id``. Keypoints have 2 (visible) where their score is 0.5 or more, 1 where it is less;
+    as in COCO the centre of the first pixel is at 0, 0 for them.
 
     Parameters
     ----------
@@ -37,7 +38,10 @@ def write_coco(read: Callable[[], Iterable[Record]], path: Path) -> None:
     """
     names: dict[int, str] = {}
     posed: set[int] = set()
+    folders: set[str] = set()
     for record in read():
+        if _is_image(record):
+            folders.add(os.path.dirname(record.source))
         for item in record.instances:
             names.setdefault(item["class_id"], str(item["class_name"]))
             if any(point[2] for point in item.get("keypoints", ())):
@@ -46,10 +50,11 @@ def write_coco(read: Callable[[], Iterable[Record]], path: Path) -> None:
         _category(number, name, number in posed) for number, name in sorted(names.items())
     ]
     numbers = count(1)
+    folder = _common(folders)
 
     def content() -> Iterator[bytes]:
         yield b'{"images": [\n'
-        yield from _joined(_image(record) for record in read())
+        yield from _joined(_image(record, folder) for record in read())
         yield b'], "annotations": [\n'
         yield from _joined(
             _annotation(item, record, next(numbers), item["class_id"] in posed)
@@ -75,10 +80,23 @@ def _category(number: int, name: str, posed: bool) -> dict[str, Any]:
     return entry
 
 
-def _image(record: Record) -> dict[str, Any]:
+def _is_image(record: Record) -> bool:
+    return Path(record.source).suffix.lower() in SUFFIXES
+
+
+def _common(folders: set[str]) -> str:
+    """The folder that all of these are in, "" if there is none: a pattern may match in several."""
+    try:
+        return os.path.commonpath(folders)
+    except ValueError:  # absolute and relative ones, or none at all
+        return ""
+
+
+def _image(record: Record, folder: str) -> dict[str, Any]:
     height, width = record.size
-    named = Path(record.source).suffix.lower() in SUFFIXES
-    name = Path(record.source).name if named else f"{record.source}.jpg"
+    name = f"{record.source}.jpg"
+    if _is_image(record):
+        name = os.path.relpath(record.source, folder) if folder else record.source
     return {
         "id": record.index + 1, "file_name": name, "width": width, "height": height,
         "frame_index": record.index, "sensor_ns": record.sensor_ns,

@@ -6,7 +6,6 @@ import io
 import json
 import threading
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +13,7 @@ from live_fakes import FakeBoard, FakeSource, Opener, SlowSegmenter, frame, unti
 from PIL import Image
 from synthetic import make_instances
 
+from edgemask.instances import Instances
 from edgemask.live.engine import Engine
 from edgemask.live.governor import GovernorState
 from edgemask.live.result import Result
@@ -21,6 +21,7 @@ from edgemask.overlay import PALETTE
 from edgemask.serve import publisher as module
 from edgemask.serve.broadcast import Broadcast
 from edgemask.serve.publisher import MAX_SIDE, Publisher, event, jpeg
+from edgemask.sources.base import Frame
 
 
 def result(height: int, width: int, count: int = 1) -> Result:
@@ -32,9 +33,10 @@ def result(height: int, width: int, count: int = 1) -> Result:
     return Result(frame(0, height, width), instances, {}, 1.0, 5.0, GovernorState(), 0)  # type: ignore[arg-type]
 
 
-@pytest.fixture
-def running() -> Iterator[tuple[Engine, Publisher]]:
-    engine = Engine(Opener(FakeSource), SlowSegmenter(), board=FakeBoard())
+@pytest.fixture(params=[1, 2], ids=["one at a time", "two at a time"])
+def running(request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Publisher]]:
+    segmenters = [SlowSegmenter() for _ in range(request.param)]
+    engine = Engine(Opener(FakeSource), segmenters, board=FakeBoard())
     publisher = Publisher(engine)
     with engine:
         publisher.start()
@@ -50,7 +52,7 @@ def decoded(picture: bytes) -> Image.Image:
 
 def test_a_picture_shows_the_instances() -> None:
     plain = result(48, 64)
-    image = decoded(jpeg(plain))
+    image = decoded(jpeg(plain.frame, plain.instances))
     assert (image.format, image.size) == ("JPEG", (64, 48))
     assert np.abs(np.asarray(image)[24, 32].astype(int) - plain.frame.rgb[24, 32]).max() > 40
     assert plain.frame.rgb.max() == 0  # which others may still read
@@ -61,20 +63,22 @@ def test_a_picture_shows_keypoints_where_the_model_has_them() -> None:
     where = np.array([[60 + 12 * n, 70 + 6 * n, 0.9] for n in range(17)], np.float32)
     posed.instances.keypoints = where[None]
     difference = np.abs(
-        np.asarray(decoded(jpeg(posed))).astype(int) - np.asarray(decoded(jpeg(bare)))
+        np.asarray(decoded(jpeg(posed.frame, posed.instances))).astype(int)
+        - np.asarray(decoded(jpeg(bare.frame, bare.instances)))
     ).max(axis=2)
     for x, y, _ in where:
         assert difference[int(y) - 3 : int(y) + 4, int(x) - 3 : int(x) + 4].max() > 60
 
 
 def test_large_pictures_are_made_smaller() -> None:
-    assert decoded(jpeg(result(1080, 1920))).size == (MAX_SIDE, MAX_SIDE * 9 // 16)
+    large = result(1080, 1920)
+    assert decoded(jpeg(large.frame, large.instances)).size == (MAX_SIDE, MAX_SIDE * 9 // 16)
 
 
 def test_colours_of_the_list_are_those_of_the_picture() -> None:
     found = result(120, 700, 7)
     listed = [i["color"] for i in json.loads(event(found))["instances"]]
-    picture = np.asarray(decoded(jpeg(found))).astype(int)
+    picture = np.asarray(decoded(jpeg(found.frame, found.instances))).astype(int)
     for n, colour in enumerate(listed):
         wanted = np.array([int(colour[k : k + 2], 16) for k in (1, 3, 5)])
         shown = picture[85, n * 100 + 50] / 0.45  # the mask's opacity, over black
@@ -102,9 +106,9 @@ def test_each_frame_is_encoded_once_for_all(
     engine, publisher = running
     calls: list[int] = []
 
-    def counting(found: Any) -> bytes:
-        calls.append(found.sequence)
-        return jpeg(found)
+    def counting(frame: Frame, instances: Instances) -> bytes:
+        calls.append(frame.index)
+        return jpeg(frame, instances)
 
     monkeypatch.setattr(module, "jpeg", counting)
 

@@ -29,11 +29,10 @@ MODEL = {"name": "people", "version": "7", "sha256": "0" * 64}
 SECOND = 1_000_000_000
 
 
-def frame(index: int, height: int = 40, width: int = 60) -> Frame:
+def frame(index: int, height: int = 40, width: int = 60, name: str = "") -> Frame:
     rgb = np.zeros((height, width, 3), np.uint8)
-    return Frame(
-        rgb, index, index * SECOND // 10, 1_700_000_000 * SECOND + index, f"cam-{index:06d}"
-    )
+    name = name or f"cam-{index:06d}"
+    return Frame(rgb, index, index * SECOND // 10, 1_700_000_000 * SECOND + index, name)
 
 
 def people(index: int, *, tracks: bool = True, posed: bool = False) -> Instances:
@@ -242,6 +241,26 @@ def test_coco_is_read_by_pycocotools(take: Path, tmp_path: Path) -> None:
     assert annotations[0]["bbox"] == [11, 5, 10, 20]
     mask = coco_mask.decode(annotations[0]["segmentation"])
     assert np.array_equal(mask.astype(bool), people(1).masks.to_dense()[0])
+
+
+@pytest.mark.parametrize(
+    ("sources", "names"),
+    [
+        (["photos/a.jpg", "photos/b.JPG"], ["a.jpg", "b.JPG"]),
+        (["photos/a/1.jpg", "photos/b/1.jpg"], ["a/1.jpg", "b/1.jpg"]),
+        (["/disk/a/1.jpg", "/disk/2.jpg"], ["a/1.jpg", "2.jpg"]),
+        (["1.jpg", "a/1.jpg"], ["1.jpg", "a/1.jpg"]),
+    ],
+)
+def test_coco_names_are_those_below_the_common_folder(
+    sources: list[str], names: list[str], tmp_path: Path
+) -> None:
+    with TakeWriter(tmp_path / "take.jsonl") as written:
+        for index, source in enumerate(sources):
+            written.add(frame(index, name=source), people(index))
+    write_coco(lambda: read_take(written.path), tmp_path / "out.json")
+    images = json.loads((tmp_path / "out.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == names
 
 
 def test_coco_of_poses(posed: Path, tmp_path: Path) -> None:

@@ -57,7 +57,9 @@ def check_entries(data: Mapping[str, Any], name: str) -> None:
 
 
 def check_images(images: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> None:
-    """Refuse images that lack a field which only some uses of annotations need.
+    """Refuse images that lack a field which only some uses of annotations need, or have none of it.
+
+    ``height`` and ``width`` are whole numbers from 1, ``file_name`` is a text.
 
     Raises
     ------
@@ -69,6 +71,18 @@ def check_images(images: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
             if field not in image:
                 raise SourceError(
                     f"image {image['id']} of the annotations has no {field!r}: mend the file"
+                )
+            value = image[field]
+            named = field == "file_name"
+            right = (
+                isinstance(value, str) and bool(value)
+                if named
+                else isinstance(value, int) and not isinstance(value, bool) and value > 0
+            )
+            if not right:
+                wanted = "a text" if named else "a whole number from 1"
+                raise SourceError(
+                    f"image {image['id']} of the annotations has {field} {value!r}: give {wanted}"
                 )
 
 
@@ -96,6 +110,8 @@ def check_rle(entry: Mapping[str, Any], size: tuple[int, int]) -> None:
             f"{where} size {list(given['size'])}, its image [{size[0]}, {size[1]}] (H, W): use the "
             "annotations of these images, not of resized ones"
         )
+    if not isinstance(counts, list | str | bytes):
+        raise SourceError(f"{where} counts {counts!r}: give a text or a list of numbers")
     if isinstance(counts, list) and (
         not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]
     ):

@@ -80,7 +80,8 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
     try:
         check_entries(data, name)
         for image in data["images"]:
-            if not isinstance(image.get("labeled_cats") or [], list | tuple):
+            listed = image.get("labeled_cats") or []
+            if not isinstance(listed, list | tuple) or not all(isinstance(c, int) for c in listed):
                 raise SourceError(
                     f"{name}: image {image['id']} has labeled_cats {image['labeled_cats']!r}: give "
                     "a list of category ids"

@@ -263,7 +263,8 @@ def _rgb_band(band: Image.Image, name: str) -> Pixels:
     if band.mode == "F":
         raise SourceError(f"{name} has floating-point pixels: convert it to 8 bits a channel first")
     if band.mode in _ALPHA_MODES or "transparency" in band.info:
-        above = band.convert("RGBA")
+        # Pillow cannot turn grey that is multiplied by its alpha into RGBA at once.
+        above = (band.convert("LA") if band.mode == "La" else band).convert("RGBA")
         white = Image.new("RGBA", band.size, (255, 255, 255, 255))
         return np.asarray(Image.alpha_composite(white, above).convert("RGB"))
     return np.asarray(band.convert("RGB"))

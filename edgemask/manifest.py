@@ -94,7 +94,7 @@ _POOLER: Rule = {
     "output_size": _integer(1, 64),
     "sampling_ratio": _integer(1, 8),
     "features": [_text],
-    "level_thresholds": [_POSITIVE],
+    "level_thresholds": [_POSITIVE],  # ascending
 }
 _MANIFEST: Rule = {
     "name": _file_name,
@@ -125,7 +125,7 @@ _MANIFEST: Rule = {
     "mask": {
         "size": _integer(1, 512),
         "class_agnostic": _boolean,
-        "threshold": _FRACTION,
+        "threshold": _number(1e-6, 1.0),
         "rescore": _boolean,
     },
     "stages": {},
@@ -249,6 +249,8 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
         problem = problem or _first_problem(given, rule, section)
     if problem:
         return problem
+    if manifest["input"]["short_side"] < manifest["input"]["stride"]:
+        return "input.short_side must be input.stride or more"
     if len(rpn["box_weights"]) != 4 or len(manifest["detections"]["box_weights"]) != 4:
         return "box_weights must have four entries"
     if not roi["features"] or len(roi["features"]) != len(roi["strides"]):
@@ -262,6 +264,10 @@ def _inconsistency(manifest: dict[str, Any]) -> str | None:
         unknown = sorted(set(pooler["features"]) - set(roi["features"]))
         if unknown:
             return f"roi.{head}.features has {unknown[0]!r}, which is not in roi.features"
+        if len(set(pooler["features"])) != len(pooler["features"]):
+            return f"roi.{head}.features has a name twice"
+        if pooler["level_thresholds"] != sorted(pooler["level_thresholds"]):
+            return f"roi.{head}.level_thresholds must be in ascending order"
         if len(pooler["level_thresholds"]) != len(pooler["features"]) - 1:
             return f"roi.{head}.level_thresholds must have one entry fewer than its features"
     for name in (*REQUIRED_STAGES, "keypoint_head") if posed else REQUIRED_STAGES:

@@ -155,14 +155,21 @@ def load_pack(name_or_path: str | os.PathLike[str]) -> ModelPack:
 
 
 def _read_pack(name_or_path: str | os.PathLike[str]) -> tuple[str, bytes]:
-    text = os.fspath(name_or_path)
+    try:
+        text = os.fspath(name_or_path)
+    except TypeError:
+        text = None
+    if not isinstance(text, str):
+        raise ModelError(
+            f"the model is {name_or_path!r}: use one of {_names()}, or the path of a pack"
+        )
     if not text:
         raise ModelError(f"the model name is empty: use one of {_names()}, or the path of a pack")
     path = Path(text)
     bundled = importlib.resources.files("edgemask") / "models" / f"{text}.zip"
-    if SAFE_NAME.match(text) and not path.is_file() and bundled.is_file():
-        return str(bundled), bundled.read_bytes()
     try:
+        if SAFE_NAME.match(text) and not path.is_file() and bundled.is_file():
+            return str(bundled), bundled.read_bytes()
         size = path.stat().st_size
         if path.is_dir():
             raise ModelError(f"{path} is a folder: give the .zip file of a model pack")

@@ -7,6 +7,7 @@ manifest says about each is checked against the file. Outputs are views of the r
 from __future__ import annotations
 
 import functools
+import numbers
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -44,6 +45,13 @@ def _warn_once(message: str) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=5)
 
 
+def _count(threads: Any) -> int:
+    whole = isinstance(threads, numbers.Integral) and not isinstance(threads, bool)
+    if not whole or threads < 1:
+        raise InputError(f"threads is {threads!r}: give a positive integer, or None for all")
+    return int(threads)
+
+
 class Stage:
     """One TFLite file of a pack, ready to run. Not safe to share between threads.
 
@@ -77,13 +85,11 @@ class Stage:
         name: str | None = None,
     ) -> None:
         self.name = name or str(spec.get("file", "stage")).removesuffix(".tflite")
-        threads = default_threads() if threads is None else threads
-        if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
-            raise InputError(f"threads is {threads!r}: give a positive integer, or None for all")
+        count = _count(default_threads() if threads is None else threads)
         self.runtime = load_runtime()
         try:
             self._interpreter = self.runtime.interpreter(
-                model_content=bytes(content), num_threads=threads
+                model_content=bytes(content), num_threads=count
             )
             self._interpreter.allocate_tensors()
         except (ValueError, RuntimeError) as error:

@@ -20,7 +20,7 @@ __all__ = ["Segmenter"]
 
 
 def _within(value: Any, kind: Any, low: float, high: float) -> bool:
-    return isinstance(value, kind) and bool(low <= value <= high)
+    return isinstance(value, kind) and not isinstance(value, bool) and bool(low <= value <= high)
 
 
 class Segmenter:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 import traceback
@@ -28,6 +29,10 @@ class _UsageError(ValueError):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options) -> None:
+        # An abbreviation would mean something else, or nothing, once there is another option.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         raise _UsageError(f"{message}; see {self.prog} --help")
 
@@ -36,6 +41,8 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; errors become one line on stderr and exit status 1."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     arguments = sys.argv[1:] if argv is None else argv
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     parser = _Parser(
         prog="edgemask-convert",
         description="Train, quantize, prove and pack models for edgemask.",
@@ -61,14 +68,28 @@ def main(argv: list[str] | None = None) -> int:
             import_tensorflow()
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return options.run(options)
+            status = options.run(options)
+        if sys.stdout is not None:
+            sys.stdout.flush()  # here, where a closed pipe can still be dealt with
+        return status
     except KeyboardInterrupt:
         print("edgemask-convert: interrupted", file=sys.stderr)
         return 130
-    except (ValueError, RuntimeError, OSError, ImportError) as error:
+    except BrokenPipeError:  # the reader of a pipe has gone; Python would complain at exit, too
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
         text = " ".join(str(error).split())
+        if not isinstance(error, ValueError | RuntimeError | OSError | ImportError):
+            text = (
+                f"unexpected {type(error).__name__}: {text}; please report it with the output of "
+                "the same command and --debug"
+            )
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            text = f"what is printed cannot be written ({error.strerror}): free some space"
         if isinstance(error, FileNotFoundError) and error.filename and error.errno:
             text = f"there is no {error.filename}: check the path"
         if isinstance(error, ModuleNotFoundError):

@@ -14,6 +14,7 @@ import numpy as np
 from edgemask import outputs
 from edgemask.coco_types import check_images
 from edgemask.evaluate import load_annotations
+from edgemask.terminal import bar_options
 
 if TYPE_CHECKING:
     from ..jobs.cluster import Cluster
@@ -53,7 +54,7 @@ def watch(items, title: str):
 
     if not sys.stderr.isatty():
         return items
-    return tqdm(items, title, file=_terminal(), leave=False, delay=2)
+    return tqdm(items, title, leave=False, delay=2, **bar_options(_terminal()))
 
 
 @functools.cache

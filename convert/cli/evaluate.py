@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from edgemask.cli.common import positive_int
+from edgemask.terminal import bar_options
 
 from .common import add_cluster, check_output, chosen_cluster, formatted
 
@@ -48,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
     pipeline = load_pipeline(options.model)
     measure_results([], truth, pipeline.manifest)  # whether it can, before the hours it may take
     keep = options.save and options.save.with_name(options.save.name + ".partial")
-    with tqdm(total=len(truth["images"]), desc="evaluate", disable=not sys.stderr.isatty()) as bar:
+    with tqdm(total=len(truth["images"]), desc="evaluate", **bar_options(sys.stderr)) as bar:
         results = predict(
             options.model, truth, options.images, options.short_side, keep,
             cluster, pipeline, lambda done, total: bar.update(done - bar.n),

@@ -6,6 +6,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from edgemask.terminal import bar_options
+
 from .common import calibration_paths, check_output, formatted, watch
 
 EXAMPLE = """example:
@@ -85,7 +87,7 @@ def run(options: argparse.Namespace) -> int:
     ):
         if not steps:
             continue
-        bar = tqdm(total=steps, desc=what, disable=not sys.stderr.isatty())
+        bar = tqdm(total=steps, desc=what, **bar_options(sys.stderr))
 
         def say(step: int, errors: list[float], bar=bar) -> None:
             bar.update(step - bar.n)

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from edgemask.cli.common import positive_int
+from edgemask.terminal import bar_options
 
 from .common import calibration_paths, check_output, formatted
 
@@ -73,7 +74,7 @@ def run(options: argparse.Namespace) -> int:
             f"the trunk of {options.checkpoint} is not that of {options.teacher} (relative error "
             f"of its features {gap:.2f}): prune without a budget for the trunk"
         )
-    bar = tqdm(paths, desc="lessons", disable=not sys.stderr.isatty())
+    bar = tqdm(paths, desc="lessons", **bar_options(sys.stderr))
     learnt = list(lessons(teacher, map(load_image, bar), options.seed))
 
     def say(part: str, step: int, loss: float) -> None:

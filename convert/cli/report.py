@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from edgemask.cli.common import positive_int
+from edgemask.terminal import bar_options
 
 from .common import formatted
 
@@ -106,4 +107,4 @@ def run(options: argparse.Namespace) -> int:
 def _bar(total: int, title: str):
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=title, disable=not sys.stderr.isatty(), unit="image", delay=2)
+    return tqdm(total=total, desc=title, **bar_options(sys.stderr), unit="image", delay=2)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgemask.cli.common import positive_int
+from edgemask.terminal import bar_options
 
 from .common import add_cluster, check_output, chosen_cluster, formatted
 
@@ -162,4 +163,4 @@ def _limited(data: dict, options: argparse.Namespace) -> dict:
 def _bar(total: int, title: str):
     from tqdm import tqdm
 
-    return tqdm(total=total, desc=title, disable=not sys.stderr.isatty(), unit="image", delay=2)
+    return tqdm(total=total, desc=title, **bar_options(sys.stderr), unit="image", delay=2)

@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgemask.terminal import bar_options
+
 from .common import formatted
 
 if TYPE_CHECKING:
@@ -88,8 +90,8 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     share = workers(strategy)
     chief = share[0] == 0
     data = CocoDataset(options.annotations, options.images, config.model.classes)
-    quiet = not chief or not sys.stderr.isatty()
-    records = data.records(lambda it: tqdm(it, "reading objects", disable=quiet, leave=False))
+    shown = bar_options(sys.stderr) if chief else {"disable": True}
+    records = data.records(lambda it: tqdm(it, "reading objects", leave=False, **shown))
     check_objects(records, data.category_names, options.annotations)
     check_keypoints(records, config.model, options.annotations)
     steps = max(1, round(config.train.epochs * len(records) / config.train.batch_size))

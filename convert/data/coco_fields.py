@@ -42,6 +42,8 @@ def check_fields(data: Any, name: str) -> None:
             for field, kind in OPTIONAL[key].items():
                 if item.get(field) is not None:
                     _check_type(item, field, kind, f"{name}: {key}[{n}]")
+                    for entry in item[field]:
+                        _check_type({field: entry}, field, INTEGER, f"{name}: {key}[{n}]")
 
 
 def check_ids(data: dict[str, Any], name: str) -> None:

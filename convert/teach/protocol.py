@@ -185,7 +185,10 @@ def import_teacher(spec: str) -> Teacher:
         raise TeacherError(f"teacher {spec!r}: cannot import {module_name}: {error}") from error
     except AttributeError as error:
         raise TeacherError(f"teacher {spec!r}: {error}") from error
-    teacher = factory(argument) if has_argument else factory()
+    try:
+        teacher = factory(argument) if has_argument else factory()
+    except TypeError as error:
+        raise TeacherError(f"teacher {spec!r} cannot be made: {error}") from error
     missing = [n for n in ("name", "categories", "label", "segment") if not hasattr(teacher, n)]
     if missing:
         raise TeacherError(

@@ -15,6 +15,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from edgemask.terminal import bar_options
+
 from ..data.dataset import DatasetError
 from ..evaluation.measure import DevMeasurement
 from .history import History
@@ -96,7 +98,7 @@ def fit(
     history = History(checkpoint.parent, trainer.step) if chief else None
     bar = tqdm(
         total=trainer.total_steps * size, initial=trainer.step * size, desc="train", unit="img",
-        disable=not chief or not sys.stderr.isatty(), unit_scale=True,
+        unit_scale=True, **(bar_options(sys.stderr) if chief else {"disable": True}),
     )  # fmt: skip
     shown: dict[str, str] = {}
     recent: list[dict[str, float]] = []

@@ -7,14 +7,14 @@ import errno
 import io
 import os
 import sys
-import traceback
 import warnings
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from edgemask import __version__
 from edgemask.cli import (
     bench,
+    common,
     demo,
     doctor,
     eval,
@@ -44,7 +44,15 @@ class _UsageError(Exception):
 
 
 class _Parser(argparse.ArgumentParser):
+    def __init__(self, **options: Any) -> None:
+        # An abbreviation would mean something else, or nothing, once there is another option.
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
+        if message.startswith("the following arguments are required") and any(
+            text[:1] == "-" and os.path.lexists(text) for text in sys.argv
+        ):
+            message += " (give a file whose name begins with - as ./-name)"
         raise _UsageError(f"{message}; see {self.prog} --help")
 
 
@@ -90,7 +98,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         0 if everything worked, 1 if anything did not, 130 after Ctrl-C.
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in arguments
+    common.debug = "--debug" in arguments
+    if sys.stderr is None:  # closed by whoever started this
+        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may be no text, and a zone's name none that the terminal can show.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -110,8 +120,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 1
     except (EdgeMaskError, _UsageError) as error:
         report_error(str(error))
-        if debug:
-            traceback.print_exc()
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             # What is written to files has errors of its own. Python would complain at exit, too.
@@ -122,8 +130,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"unexpected {type(error).__name__}: {error}; please report it with the output of the "
             "same command and --debug"
         )
-        if debug:
-            traceback.print_exc()
     return 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -31,9 +32,15 @@ __all__ = [
 ]
 
 
+debug = False
+"""Whether errors are followed by their traceback; set by ``--debug``."""
+
+
 def report_error(message: str) -> None:
-    """Print one line ``edgemask: error: …`` to stderr."""
+    """Print one line ``edgemask: error: …`` to stderr, and the traceback if that was asked for."""
     print(f"edgemask: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    if debug and sys.exc_info()[0] is not None:
+        traceback.print_exc()
 
 
 def report_warning(message: Warning | str, *_: Any, **__: Any) -> None:
@@ -181,7 +188,7 @@ class Progress:
     ----------
     label : str
     total : int
-        Steps of the work.
+        Steps of the work; 0 if that is not known, and then they are only counted.
     stream : text file, optional
         stderr by default.
     delay : float
@@ -193,11 +200,12 @@ class Progress:
     ) -> None:
         from tqdm import tqdm
 
+        from edgemask.terminal import bar_options
+
         stream = sys.stderr if stream is None else stream
         self._bar = tqdm(
-            total=total, desc=label, file=stream, delay=delay, leave=False,
-            disable=total < 1 or not stream.isatty(),
-        )  # fmt: skip
+            total=total or None, desc=label, delay=delay, leave=False, **bar_options(stream)
+        )
 
     def __enter__(self) -> Progress:
         return self

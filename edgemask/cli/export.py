@@ -58,12 +58,14 @@ def run(options: argparse.Namespace) -> int:
         raise OutputError(f"{out} is not empty: choose another folder")
     size = take.stat().st_size if take.is_file() else 0
     with common.Progress("exporting", size * (3 if options.to == "coco" else 1)) as progress:
-        before = 0
+        before = frames = 0
 
         def read() -> Iterator[Record]:
-            nonlocal before
+            nonlocal before, frames
             start = before
-            yield from read_take(take, lambda done: progress.update(start + done))
+            for record in read_take(take, lambda done: progress.update(start + done)):
+                frames += 1
+                yield record
             before += size
 
         if options.to == "csv":
@@ -77,4 +79,6 @@ def run(options: argparse.Namespace) -> int:
             print(f"{write_silhouettes(read(), out)} files -> {out}")
             return 0
     print(f"{take} -> {out}")
+    if not frames:
+        common.report_warning(f"{take} has no frame")
     return 0

@@ -54,6 +54,7 @@ def test_nothing():
     "setting",
     [
         ([(2, 2)], [8, 16], [16], [1.0]),
+        ([(2, 2)], [8], [16, 32], [1.0]),
         ([(2, 2)], [8], [16], []),
         ([(2, 2)], [8], [16], [0.0]),
         ([(2, 2)], [0], [16], [1.0]),
@@ -73,6 +74,11 @@ def test_given_boxes_lie_around_the_centres() -> None:
     assert got.shape == (12, 4)
     # row 1, column 2: the centre is x 40, y 24
     np.testing.assert_array_equal(got[10:], [[39, 22, 43, 28], [30, 4, 45, 29]])
+
+
+def test_given_anchors_are_read_only() -> None:
+    with pytest.raises(ValueError, match="read-only"):
+        given_anchors((2, 3), 16, [[-1, -2, 3, 4]])[0] = 0
 
 
 def test_anchors_of_a_pack() -> None:

@@ -86,6 +86,22 @@ def test_decode_limits_the_growth():
     assert math.isclose(MAX_LOG_SCALE, math.log(62.5))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_decode_leaves_the_deltas_alone(count: int) -> None:
+    deltas = np.asfortranarray(np.full((count, 4), 0.5, np.float32))
+    decode(deltas, [[0, 0, 16, 16]] * count, (10, 10, 5, 5))
+    assert (deltas == 0.5).all()
+
+
+def test_decode_is_rounded_from_double_precision() -> None:
+    """The same boxes on every machine, which exp in float32 would not give."""
+    grow = np.linspace(-4, 4, 1001, dtype=np.float32)
+    deltas = np.zeros((1001, 4), np.float32)
+    deltas[:, 2] = grow
+    got = decode(deltas, [[-1, -1, 1, 1]] * 1001, (1, 1, 1, 1))
+    np.testing.assert_array_equal(got[:, 2], np.exp(grow.astype(np.float64)).astype(np.float32))
+
+
 def test_no_boxes():
     assert decode([], np.zeros((0, 4)), (1, 1, 1, 1)).shape == (0, 4)
     assert encode([], [], (1, 1, 1, 1)).shape == (0, 4)
@@ -100,5 +116,7 @@ def test_wrong_input():
         encode(np.ones((2, 4)), np.ones((3, 4)), (1, 1, 1, 1))
     with pytest.raises(InputError, match="no width"):
         encode([[0, 0, 0, 5]], [[0, 0, 5, 5]], (1, 1, 1, 1))
+    with pytest.raises(InputError, match="no width"):
+        encode([[0, 0, 5, 5]], [[0, 0, 0, 5]], (1, 1, 1, 1))
     with pytest.raises(InputError, match="four positive"):
         decode(np.zeros((1, 4)), np.ones((1, 4)), (1, 1, 0, 1))

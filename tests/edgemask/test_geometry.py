@@ -41,6 +41,10 @@ def test_fit_input_refuses() -> None:
         fit_input(5, 5, 31, STRIDE)
 
 
+def test_the_short_side_may_be_one_stride() -> None:
+    assert fit_input(5, 5, 32, 32).network == (32, 32)
+
+
 def image_sizes(count: int, seed: int) -> list[tuple[int, int]]:
     """Return (height, width) with the shorter and the longer side in range, log-uniformly."""
     random = np.random.default_rng(seed)
@@ -221,6 +225,13 @@ def test_resize_of_large_images_is_that_of_pillow(height: int, width: int) -> No
     np.testing.assert_array_equal(small, np.asarray(expected))
     slow = np.asarray(picture.resize((192, 160), Image.Resampling.BILINEAR)).astype(int)
     assert np.abs(small - slow).mean() < 3  # noise is the worst there is
+
+
+def test_resize_of_a_panorama_is_that_of_pillow() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (600, 8000, 3), np.uint8)
+    small = resize(rgb, InputSize((600, 8000), (8, 64)))
+    expected = Image.fromarray(rgb).resize((64, 8), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    np.testing.assert_array_equal(small, np.asarray(expected))
 
 
 def test_resize_of_views() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 
 import numpy as np
@@ -99,6 +100,11 @@ def test_broken_exif_is_ignored(tmp_path, scene, picture):
     np.testing.assert_array_equal(rgb, scene.rgb)
 
 
+def test_exif_that_is_no_tiff_is_ignored(tmp_path) -> None:
+    Image.new("RGB", (5, 4), (9, 9, 9)).save(tmp_path / "odd.png", exif=b"Exif\0\0garbage!")
+    assert (load_image(tmp_path / "odd.png") == 9).all()
+
+
 @pytest.mark.parametrize(
     ("mode", "suffix"), [("L", "png"), ("1", "png"), ("CMYK", "tiff"), ("YCbCr", "jpg")]
 )
@@ -143,6 +149,11 @@ def test_16_bit_grey(tmp_path, suffix):
     assert load_image(tmp_path / f"p.{suffix}")[0, :, 2].tolist() == [0, 0, 1, 1, 128, 255]
 
 
+def test_grey_of_32_bits_saturates() -> None:
+    grey = Image.fromarray(np.array([[-5, 0, 257, 65535, 70000]], np.int32))
+    assert as_rgb(grey)[0, :, 0].tolist() == [0, 0, 1, 255, 255]
+
+
 def test_first_frame_of_an_animation(tmp_path):
     frames = [Image.new("RGB", (5, 4), colour) for colour in ("red", "blue")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
@@ -152,6 +163,10 @@ def test_first_frame_of_an_animation(tmp_path):
 def test_one_pixel(tmp_path):
     Image.new("RGB", (1, 1), (1, 2, 3)).save(tmp_path / "p.png")
     assert load_image(tmp_path / "p.png").tolist() == [[[1, 2, 3]]]
+
+
+def test_one_long_row() -> None:
+    assert as_rgb(Image.new("RGB", (1_100_000, 1))).shape == (1, 1_100_000, 3)
 
 
 def test_bands_join_without_a_seam(tmp_path, monkeypatch):
@@ -188,6 +203,14 @@ def test_text_named_like_an_image(tmp_path):
 def test_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("this is not an image")
     fails(tmp_path / "notes.txt", "is not an image that Pillow reads", "JPEG")
+
+
+def test_rubbish_from_a_pipe() -> None:
+    reader, writer = os.pipe()
+    with open(writer, "wb") as stream:
+        stream.write(b"no image at all")
+    with open(reader, "rb") as stream, pytest.raises(SourceError, match="is not an image"):
+        load_image(stream)
 
 
 def test_heic(tmp_path):
@@ -261,6 +284,12 @@ def test_an_image_in_memory_keeps_its_orientation(tmp_path, scene, picture):
     picture.save(tmp_path / "p.png", exif=exif)
     with Image.open(tmp_path / "p.png") as opened:
         np.testing.assert_array_equal(as_rgb(opened), scene.rgb)
+
+
+def test_an_image_in_memory_has_the_limit_too(monkeypatch) -> None:
+    monkeypatch.setattr(images, "MAX_PIXELS", 10)
+    with pytest.raises(SourceError, match="above the limit"):
+        as_rgb(Image.new("RGB", (11, 1)))
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,19 @@ def test_between_two_near_peaks_rather_than_on_one_of_them() -> None:
     assert eye[2] < 0.55
 
 
+def test_tolerance_is_the_same_in_pixels_along_both_axes() -> None:
+    """In a box four times as high as wide a cell is four times as high, so doubt between cells
+    beside each other costs less than between cells above each other."""
+    box = np.array([[0, 0, 28, 112]], np.float32)
+    found = {}
+    for axis, pair in (("x", [(14, 12), (14, 14)]), ("y", [(12, 14), (14, 14)])):
+        logits = np.full((1, 28, 28, 17), -100, np.float32)
+        for row, column in pair:
+            logits[0, row, column] = 0
+        found[axis] = decode_heatmaps(logits, 1.0, box)[0, NAMES.index("left_hip"), 2]
+    assert found["x"] > found["y"] + 0.05
+
+
 def test_score_is_the_expected_similarity() -> None:
     single = np.full((1, 28, 28, 1), -50, np.float32)
     single[0, 3, 4] = 50
@@ -131,6 +144,13 @@ def test_peak_on_the_border(cell: tuple[int, int]) -> None:
     found = decode_heatmaps(gaussian(column + 0.5, row + 0.5, sigma=0.3), 1.0, BOX, [1e-3])[0, 0]
     np.testing.assert_allclose(found[:2], [11 + 2 * column, 22 + 4 * row], atol=1e-3)
     assert 0 < found[2] <= 1
+
+
+def test_large_logits_of_a_float_network() -> None:
+    logits = np.zeros((1, 28, 28, 17), np.float32)
+    logits[0, 7, 9] = 200
+    (found,) = decode_heatmaps(logits, 1.0, np.array([[0, 0, 28, 28]], np.float32))
+    np.testing.assert_allclose(found, [[9.5, 7.5, 1]] * 17, atol=1e-3)
 
 
 def test_int8_equals_float_on_the_same_values() -> None:

@@ -1,5 +1,6 @@
 """Masks: pasting, and everything that is measured or converted."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -144,6 +145,26 @@ def test_paste_of_boxes_without_pixels():
     assert [crop.size for crop in got.crops] == [0] * 6
     assert got.areas.tolist() == [0] * 6
     assert not got.to_dense().any()
+
+
+def test_boxes_that_are_none_warn_of_nothing() -> None:
+    boxes = [[np.nan] * 4, [0, 0, np.inf, np.inf], [-3e38, -3e38, 3e38, 3e38], [5, 5, 5, 5]]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert paste(np.ones((4, 7, 7)), boxes, 40, 50).areas.tolist() == [0] * 4
+
+
+def test_a_value_at_the_threshold_belongs() -> None:
+    """An int8 logit of 0 is a probability of 0.5 exactly."""
+    box = [[16, 8, 32, 24]]  # a pixel per cell, in powers of two: no rounding
+    assert paste(np.full((1, 16, 16), 0.5), box, 40, 50, 0.5).areas.tolist() == [256]
+    assert paste(np.ones((1, 16, 16)), box, 40, 50, 1.0).areas.tolist() == [256]
+
+
+def test_below_one_half_a_mask_reaches_beyond_its_box() -> None:
+    """Cells of 20 pixels: outwards the value falls from 1/2 at the border by 1/20 a pixel."""
+    got = paste(np.ones((1, 7, 7)), [[50, 60, 190, 200]], 260, 240, 0.3)
+    assert got.boxes.tolist() == [[46, 56, 194, 204]]
 
 
 def test_paste_of_a_full_mask_covers_the_pixels_whose_centre_is_in_the_box():

@@ -31,6 +31,12 @@ def test_quantize_rounds_to_even_and_saturates():
         quantize([1.0], 0.0, 0)
 
 
+@pytest.mark.parametrize("scale", [-0.1, float("nan")])
+def test_a_scale_is_positive(scale: float) -> None:
+    with pytest.raises(InputError, match="must be positive"):
+        quantize([1.0], scale, 0)
+
+
 def test_dequantize_leaves_its_input_alone():
     values = np.ones(3, np.float32)
     out = dequantize(values, 1.0, 0)
@@ -70,6 +76,12 @@ def test_table_equals_sigmoid(scale, zero_point):
     )
     with pytest.raises(InputError, match="int8"):
         lookup(np.zeros(3, np.uint8), table)
+
+
+def test_the_table_is_shared_and_read_only() -> None:
+    assert sigmoid_table(0.125, 3) is sigmoid_table(0.125, 3)
+    with pytest.raises(ValueError, match="read-only"):
+        sigmoid_table(0.125, 3)[0] = 0
 
 
 def sorted_top_k(levels, params, k):

@@ -78,6 +78,13 @@ def test_large_runs(value):
     assert counts == text_of_runs(runs)
 
 
+def test_runs_of_a_large_image() -> None:
+    counts = encode_crop(np.ones((10, 10), bool), 700, 500, 1080, 1920)
+    mask = decode(counts, 1080, 1920)
+    assert mask[500:510, 700:710].all()
+    assert mask.sum() == 100
+
+
 def test_a_strided_crop_and_one_pixel():
     assert encode_crop(np.ones((4, 6), bool)[::2, ::3], 0, 0, 2, 2) == text_of_runs([0, 4])
     assert encode_crop(np.ones((1, 1), bool), 0, 0, 1, 1) == text_of_runs([0, 1])
@@ -86,7 +93,8 @@ def test_a_strided_crop_and_one_pixel():
 
 
 @pytest.mark.parametrize(
-    ("shape", "x0", "y0"), [((3, 3), -1, 0), ((3, 3), 0, 8), ((3, 3), 8, 0), ((11, 1), 0, 0)]
+    ("shape", "x0", "y0"),
+    [((3, 3), -1, 0), ((3, 3), 0, -1), ((3, 3), 0, 8), ((3, 3), 8, 0), ((11, 1), 0, 0)],
 )
 def test_a_crop_outside_of_the_image(shape, x0, y0):
     with pytest.raises(InputError, match="clip it"):
@@ -106,6 +114,11 @@ def test_not_a_mask():
 def test_damaged_counts(counts):
     with pytest.raises(InputError, match="RLE counts"):
         decode(counts, 4, 4)
+
+
+def test_characters_that_no_count_has() -> None:
+    with pytest.raises(InputError, match="compressed format"):
+        decode(b"\xff4", 5, 5)
 
 
 def test_counts_of_another_size():

@@ -125,6 +125,18 @@ def test_a_flat_box_and_an_inverted_box():
         np.testing.assert_allclose(got[n], want, atol=1e-3)
 
 
+@pytest.mark.parametrize(("low", "want"), [(-1.0, 1.0), (-1.01, 0.0), (8.0, 1.0), (8.01, 0.0)])
+def test_where_the_map_ends(low: float, want: float) -> None:
+    """A sample up to one cell outside counts, the border included; torchvision has it so."""
+    got = roi_align([np.ones((8, 8, 1), np.float32)], [[low, 3, low + 1, 4]], [0], [1], 1, 1)
+    assert got[0, 0, 0, 0] == want
+
+
+def test_two_samples_of_which_one_is_outside() -> None:
+    got = roi_align([np.ones((8, 8, 1), np.float32)], [[7, 2, 11, 4]], [0], [1], 2, 1)
+    assert got[0, :, :, 0].tolist() == [[1, 0], [1, 0]]
+
+
 def test_no_boxes():
     got = roi_align(LEVELS, np.zeros((0, 4), np.float32), [], STRIDES, 7, 2)
     assert got.shape == (0, 7, 7, 4)
@@ -151,5 +163,7 @@ def test_wrong_input():
         roi_align(LEVELS, BOXES, LEVEL_IDS, STRIDES, 7, 0)
     with pytest.raises(InputError, match="one C"):
         roi_align([LEVELS[0], LEVELS[1][..., :2]], BOXES[:1], [0], [8, 16], 7, 2)
+    with pytest.raises(InputError, match="one C"):  # no channels
+        roi_align([LEVELS[0][..., 0]], BOXES[:1], [0], [8], 7, 2)
     with pytest.raises(InputError, match="NaN"):
         roi_align(LEVELS, [[0, 0, np.nan, 5]], [0], STRIDES, 7, 2)

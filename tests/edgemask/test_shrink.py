@@ -144,6 +144,20 @@ def test_pillow_resizes_what_is_much_larger() -> None:
     np.testing.assert_array_equal(Shrinker()(image, size), resize(image, size))
 
 
+@pytest.mark.parametrize(
+    ("image", "network"), [((600, 1000), (128, 160)), ((1000, 600), (160, 128))]
+)
+def test_either_axis_leaves_it_to_pillow(image: tuple[int, int], network: tuple[int, int]) -> None:
+    assert Shrinker().codes(np.zeros((*image, 3), np.uint8), InputSize(image, network)) is None
+
+
+def test_a_size_for_pillow_after_one_that_was_not() -> None:
+    shrinker = Shrinker()
+    assert shrinker.codes(picture(96, 144), InputSize((96, 144), (64, 96))) is not None
+    large = np.zeros((600, 1000, 3), np.uint8)
+    assert shrinker.codes(large, InputSize((600, 1000), (64, 96))) is None
+
+
 def test_pillow_resizes_without_a_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
     def none() -> None:
         raise RuntimeUnavailable("no runtime")

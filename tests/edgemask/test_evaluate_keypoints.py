@@ -120,6 +120,12 @@ def test_number_of_keypoints_is_counted() -> None:
     assert keypoint_ap([detection(1)], data) == pytest.approx(1)
 
 
+def test_hidden_keypoints_count_as_labelled() -> None:
+    flat = [10, 10, 1, 20, 10, 2] + [0] * 45
+    (entry,) = truth_for([annotation(1, keypoints=flat, num_keypoints=None)], "keypoints")
+    assert entry["num_keypoints"] == 2
+
+
 def test_partly_labelled_images() -> None:
     """The rules for boxes and masks hold: unlabelled classes and unmatched detections."""
     found = [detection(3, 0.95), detection(1)]

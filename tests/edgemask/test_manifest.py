@@ -10,6 +10,7 @@ import pytest
 from synthetic import keypoint_section, small_manifest, stage_spec
 
 from edgemask.errors import ModelError
+from edgemask.keypoints import NAMES
 from edgemask.manifest import parse_manifest
 
 
@@ -39,6 +40,7 @@ def test_good_manifests() -> None:
         (["stages", "keypoint_head"], None, "stages.keypoint_head is missing"),
         (["stages", "keypoint_head", "outputs", "logits"], None, "keypoint_head.outputs is empty"),
         (["keypoint", "names"], ["nose"], "keypoint.names must be COCO's 17"),
+        (["keypoint", "names"], NAMES[::-1], "keypoint.names must be COCO's 17 in their order"),
         (["keypoint", "skeleton"], [[0, 17]], "keypoint.skeleton[0][1] must be an integer"),
         (["keypoint", "skeleton"], [[0, 1, 2]], "pairs"),
         (["keypoint", "class_id"], 18, "keypoint.class_id 18 is not one of the classes"),
@@ -81,8 +83,10 @@ def test_anchors_one_by_one() -> None:
         ([], {}, "rpn.anchor_boxes"),
         ([[1, 2, 3]], {}, "x0 < x1"),
         ([[8, 0, -8, 5]], {}, "x0 < x1"),
+        ([[0, 8, 5, -8]], {}, "y0 < y1"),
         ([["a", 0, 1, 1]], {}, "rpn.anchor_boxes[0][0]"),
         ([[0, 0, 1, 1]], {"levels": ["2", "3"], "strides": [2, 4]}, "exactly one level"),
+        ([[0, 0, 1, 1]], {"strides": [2, 4]}, "exactly one level"),
     ],
 )
 def test_wrong_anchor_boxes(boxes: Any, changes: dict[str, Any], word: str) -> None:

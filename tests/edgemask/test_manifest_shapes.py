@@ -33,6 +33,7 @@ def test_the_bundled_packs_agree_with_themselves(name: str) -> None:
         ("coco80", ["mask", "class_agnostic"], True, ["mask_head", "needs [*, 24, 24, 1]"]),
         ("people", ["roi", "box", "output_size"], 14, ["box_head.inputs.rois", "[*, 14, 14, *]"]),
         ("people-pose", ["keypoint", "size"], 56, ["keypoint_head", "[*, 56, 56, 17]"]),
+        ("people-pose", ["roi", "keypoint", "output_size"], 9, ["keypoint_head.inputs.rois"]),
     ],
 )  # fmt: skip
 def test_contradictions(pack: str, path: list[str], value: Any, words: list[str]) -> None:

@@ -8,14 +8,15 @@ import json
 import struct
 import warnings
 import zipfile
+import zlib
 
 import pytest
-from synthetic import DATA, small_manifest, write_pack
+from synthetic import DATA, small_manifest, stage_spec, write_pack
 
 from edgemask import modelpack
 from edgemask.errors import ModelError
 from edgemask.manifest import MAX_MEMBER_BYTES
-from edgemask.modelpack import bundled_packs, load_pack
+from edgemask.modelpack import MAX_MEMBERS, bundled_packs, load_pack
 
 
 def refused(path, *words):
@@ -67,6 +68,20 @@ def test_bundled_names(tmp_path, monkeypatch):
     refused("../models/tiny", "cannot be read")
 
 
+def test_only_packs_are_listed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(modelpack.importlib.resources, "files", lambda _: tmp_path)
+    (tmp_path / "models").mkdir()
+    write_pack(tmp_path / "models" / "tiny.zip")
+    (tmp_path / "models" / "LICENSE").write_text("text")
+    assert bundled_packs() == ["tiny"]
+
+
+def test_a_file_here_goes_before_a_bundled_pack(tmp_path, monkeypatch) -> None:
+    write_pack(tmp_path / "people")
+    monkeypatch.chdir(tmp_path)
+    assert load_pack("people").name == "small"
+
+
 @pytest.mark.parametrize("name", bundled_packs())
 def test_every_bundled_pack_loads(name):
     assert load_pack(name).manifest["schema"] == 1
@@ -107,6 +122,31 @@ def test_flipped_byte_in_a_stage(small_pack):
     refused(small_pack, "fetch the pack again")
 
 
+def test_damaged_anywhere(small_pack) -> None:
+    """Whatever byte is wrong, it is the pack that is refused, or the byte meant nothing."""
+    whole = small_pack.read_bytes()
+    errors = []
+    for place in range(0, len(whole), 31):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        small_pack.write_bytes(damaged)
+        try:
+            load_pack(small_pack)
+        except ModelError as error:
+            errors.append(error)
+    assert not any("\n" in str(error) for error in errors)
+    assert {zipfile.BadZipFile, zlib.error} <= {type(error.__cause__) for error in errors}
+
+
+def test_a_stage_whose_data_end_too_early(tmp_path) -> None:
+    """The directory promises more than the compressed data hold."""
+    path = write_pack(tmp_path / "p.zip")
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.getinfo("head.tflite").compress_size -= 20
+        archive.writestr("again", b"")  # makes zipfile write the directory again
+    refused(path, "fetch the pack again")
+
+
 def test_no_manifest(tmp_path):
     with zipfile.ZipFile(tmp_path / "p.zip", "w") as archive:
         archive.writestr("photo.jpg", b"x")
@@ -120,6 +160,11 @@ def test_no_manifest(tmp_path):
 )
 def test_manifest_is_not_json_or_no_object(tmp_path, raw):
     refused(write_pack(tmp_path / "p.zip", raw), "model.json")
+
+
+def test_a_manifest_of_megabytes(tmp_path) -> None:
+    raw = json.dumps(small_manifest()).encode() + b" " * 2**20
+    refused(write_pack(tmp_path / "p.zip", raw), "model.json is larger than 1048576 bytes")
 
 
 def test_newer_schema(tmp_path):
@@ -195,6 +240,19 @@ def test_wrong_type_is_refused(tmp_path, path, value):
         (("stages", "backbone", "inputs", "image", "scale"), None, "scale"),
         (("stages", "backbone", "inputs", "image", "shape"), [0], "shape[0]"),
         (("stages", "backbone", "inputs", "image", "dtype"), "uint8", "dtype"),
+        (("stages", "backbone", "inputs", "image", "dtype"), "float32", "has null"),
+        (
+            ("stages", "mask_head", "outputs"),
+            {"other": stage_spec("outside")["outputs"]["logits"]},
+            "stages.mask_head.outputs.logits is missing",
+        ),
+        (("detections", "box_weights"), [10, 10, 5], "four"),
+        (("classes",), [{"id": n, "name": "x"} for n in range(1001)], "at most 1000"),
+        (("rpn", "nms_threshold"), True, "rpn.nms_threshold"),
+        (("roi", "box", "sampling_ratio"), True, "roi.box.sampling_ratio"),
+        (("input", "short_side"), 8, "input.short_side"),
+        (("name",), "small\n", "plain file name"),
+        (("metrics",), {"ap": float("nan")}, "not valid JSON"),
     ],
 )
 def test_contradictions_and_ranges(tmp_path, path, value, word):
@@ -241,6 +299,13 @@ def test_duplicate_members(tmp_path):
 def test_too_many_members(tmp_path):
     members = {f"file{n}": b"" for n in range(20)}
     refused(write_pack(tmp_path / "p.zip", None, members), "24 members")
+
+
+def test_as_many_members_as_may_be(tmp_path) -> None:
+    members = {f"file{n}": b"" for n in range(MAX_MEMBERS - 4)}
+    assert load_pack(write_pack(tmp_path / "p.zip", None, members)).name == "small"
+    members["more"] = b""
+    refused(write_pack(tmp_path / "q.zip", None, members), f"{MAX_MEMBERS + 1} members")
 
 
 def test_member_that_claims_ten_gigabytes(tmp_path):

@@ -23,6 +23,7 @@ from edgemask.outputs import (
     coco_results,
     image_ids,
     instance_ids,
+    json_line,
     write_file,
     write_json,
     write_png,
@@ -65,6 +66,14 @@ def test_failure_leaves_the_old_file_and_nothing_else(tmp_path, failure):
         write_file(path, write)
     assert path.read_bytes() == b"old"
     assert everything_in(tmp_path) == ["c.txt"]
+
+
+def test_an_error_that_says_what_to_do_is_not_wrapped(tmp_path) -> None:
+    def write(stream):
+        raise OutputError("this one")
+
+    with pytest.raises(OutputError, match=r"^this one$"):
+        write_file(tmp_path / "a.txt", write)
 
 
 @pytest.mark.parametrize(
@@ -171,6 +180,11 @@ def test_json(tmp_path):
     assert everything_in(tmp_path) == ["c.json"]
 
 
+def test_a_line_of_json_takes_any_file_name() -> None:
+    assert json_line("grün") == '"grün"\n'.encode()
+    assert json.loads(json_line("a\udcff")) == "a\udcff"
+
+
 @pytest.mark.parametrize(
     "pixels",
     [
@@ -204,11 +218,11 @@ def test_instance_ids_where_masks_overlap():
 
 
 def test_more_instances_than_a_byte_holds():
-    masks = np.zeros((300, 1, 300), bool)
-    masks[np.arange(300), 0, np.arange(300)] = True
+    masks = np.zeros((256, 1, 256), bool)
+    masks[np.arange(256), 0, np.arange(256)] = True
     ids = instance_ids(make_instances(masks))
     assert ids.dtype == np.uint16
-    assert ids[0].tolist() == list(range(1, 301))
+    assert ids[0].tolist() == list(range(1, 257))
     assert instance_ids(make_instances(masks[:255])).dtype == np.uint8
 
 
@@ -229,12 +243,25 @@ def test_coco_results(scene):
     assert "file_name" not in coco_results(instances, 7)[0]
 
 
+def test_scores_have_five_decimals() -> None:
+    found = make_instances(np.ones((1, 8, 8), bool), [0.123456])
+    assert coco_results(found, 1)[0]["score"] == 0.12346
+
+
 # ---- names
 
 
 def test_a_reserved_name_is_nobody_s(tmp_path):
     names = OutputNames(tmp_path, [], ["coco"])
     assert [names.stem(f"{folder}/COCO.jpg") for folder in "ab"] == ["COCO-2", "COCO-3"]
+
+
+def test_reserved_names_are_compared_without_case(tmp_path) -> None:
+    assert OutputNames(tmp_path, [], ["Report"]).stem("report.jpg") == "report-2"
+
+
+def test_a_source_without_a_name() -> None:
+    assert OutputNames("out", []).stem("/") == "image"
 
 
 def test_whether_a_file_can_be_written_is_known_before(tmp_path):
@@ -265,11 +292,24 @@ def test_no_input_is_replaced(tmp_path):
         names.path("photo.overlay.png")
 
 
+def test_an_input_that_is_reached_by_another_name_is_not_replaced(tmp_path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    names = OutputNames(tmp_path / "real", [str(tmp_path / "link" / "a.png")])
+    with pytest.raises(OutputError, match="one of the inputs"):
+        names.path("a.png")
+
+
 def test_image_ids():
     assert image_ids(["x/000000000139.jpg", "x/285.png"]) == [139, 285]
     assert image_ids(["a/1.jpg", "b/1.jpg"]) == [1, 2]
     assert image_ids(["7.jpg", "photo.jpg"]) == [1, 2]
     assert image_ids([]) == []
+
+
+def test_digits_of_other_scripts_are_no_ids() -> None:
+    assert image_ids(["²", "3.jpg"]) == [1, 2]
+    assert image_ids(["٣.jpg"]) == [1]
 
 
 def test_coco_results_have_keypoints_as_pixel_indices():

@@ -19,9 +19,11 @@ from made_up_stages import (
     pipeline,
 )
 
+from edgemask.geometry import InputSize
 from edgemask.pipeline import Pipeline
 from edgemask.quant import quantize
 from edgemask.roi_align import roi_align
+from edgemask.shrink import Shrinker
 
 
 def sigmoid(x: float) -> float:
@@ -51,6 +53,20 @@ def test_one_object() -> None:
     }  # fmt: skip
     assert set(run.timings) == names
     assert run.timings["total"] >= max(run.timings.values())
+
+
+def test_timings_are_those_of_the_clock() -> None:
+    """The clock is read at the start, after each step and at the end; every reading is 1 s more."""
+    ticks = iter(range(100))
+    stages = {
+        "backbone": backbone([(1, 2, 3)]), "box_head": box_head((SURE, NEVER)),
+        "mask_head": mask_head(SURE),
+    }  # fmt: skip
+    run = Pipeline(copy.deepcopy(MANIFEST), stages, clock=lambda: float(next(ticks)))
+    run(IMAGE)
+    steps = {name: ms for name, ms in run.timings.items() if name != "total"}
+    assert set(steps.values()) == {1000.0}
+    assert run.timings["total"] == 1000.0 * (len(steps) + 1)
 
 
 def test_masks_that_overlap_lower_the_score_of_the_worse() -> None:
@@ -117,6 +133,18 @@ def test_score_threshold() -> None:
     assert len(pipeline(*stages)(IMAGE, score_threshold=0.9)) == 0
 
 
+def test_a_score_at_the_threshold_is_kept() -> None:
+    stages = backbone([(1, 2, 3)]), box_head((0.0, NEVER)), mask_head(SURE)
+    run = pipeline(*stages, rescore=False)
+    assert run(IMAGE, score_threshold=0.5).scores.tolist() == [0.5]
+
+
+def test_the_packs_mask_threshold_decides_which_pixels_belong() -> None:
+    stages = backbone([(1, 2, 3)]), box_head((SURE, NEVER)), mask_head(-0.4)  # 0.40
+    assert pipeline(*stages, rescore=False, threshold=0.3)(IMAGE).masks.areas[0] > 3600
+    assert pipeline(*stages, rescore=False)(IMAGE).masks.areas.tolist() == [0]
+
+
 def test_max_detections_caps_before_the_masks() -> None:
     third = mask_head(SURE, SURE, SURE)
     stages = (
@@ -168,6 +196,34 @@ def test_elongated_image() -> None:
     np.testing.assert_allclose(found.boxes, [[312.5, 0, 562.5, 75]], atol=1e-2)
 
 
+def test_max_aspect_is_the_packs() -> None:
+    first = backbone([], rows=4, columns=16)
+    run = pipeline(first, NEVER_RUN, NEVER_RUN)
+    run.manifest["input"]["max_aspect"] = 4.0  # type: ignore[index]
+    run(np.zeros((100, 400, 3), np.uint8))
+    assert first.inputs[0].shape == (1, 64, 256, 3)
+
+
+@pytest.mark.parametrize("resize", [None, "averaged", "bilinear"])
+def test_how_a_pack_wants_its_images_resized(resize: str | None) -> None:
+    """Averaged, where it does not say."""
+    image = np.random.default_rng(0).integers(0, 256, (96, 144, 3)).astype(np.uint8)
+    first = backbone([])
+    first.params["image"] = (1 / 128, 0)
+    manifest = copy.deepcopy(MANIFEST)
+    if resize is not None:
+        manifest["input"]["resize"] = resize
+    stages = {"backbone": first, "box_head": NEVER_RUN, "mask_head": NEVER_RUN}
+    Pipeline(manifest, stages)(image)
+    size = InputSize((96, 144), (64, 96))
+    wanted, other = (Shrinker(1, averaged)(image, size) for averaged in (True, False))
+    if resize == "bilinear":
+        wanted, other = other, wanted
+    levels = (first.inputs[0][0].astype(int) + 128).astype(np.uint8)
+    np.testing.assert_array_equal(levels, wanted)
+    assert not np.array_equal(wanted, other)
+
+
 def grey_levels() -> np.ndarray:
     """Return a 64x64 image with all values of a byte in all channels."""
     values = np.arange(64 * 64 * 3) * 7 % 256
@@ -199,7 +255,13 @@ def test_int8_input_by_flipping_a_bit_equals_the_formula() -> None:
 
 @pytest.mark.parametrize(
     ("params", "changes"),
-    [((0.01, 5), {}), ((0.02, -7), {"mean": 120.0, "std": 60.0}), ((1 / 128, 1), {})],
+    [
+        ((0.01, 5), {}),
+        ((0.02, -7), {"mean": 120.0, "std": 60.0}),
+        ((1 / 128, 0), {"mean": 120.0, "std": 60.0}),
+        ((1 / 128, 0), {"mean": 100.0, "std": 100.0}),
+        ((1 / 128, 1), {}),
+    ],
 )
 def test_int8_input_in_general(params: tuple[float, int], changes: dict[str, float]) -> None:
     mean, std = changes.get("mean", 128), changes.get("std", 128)
@@ -266,3 +328,18 @@ def test_levels_of_different_scale(scales: tuple[float, float], wanted: tuple[fl
     # half a step of the head's code and half a step of the level's
     for n, level in enumerate(level_ids):
         assert error[n].max() <= 0.5 * step + 0.5 * scales[level] + 1e-5
+
+
+def test_features_beyond_the_heads_range_saturate() -> None:
+    """A head that was calibrated on smaller features must not see them wrap around."""
+    settings = {"output_size": 7, "sampling_ratio": 2, "features": ["p2"], "level_thresholds": []}
+    manifest = copy.deepcopy(MANIFEST)
+    manifest["roi"] = {"features": ["p2"], "strides": [16], "box": settings, "mask": settings}
+    stages = {
+        "backbone": Fake({}, {"p2": (6 / 255, -128)}),
+        "box_head": Fake({}, {"rois": (2 / 255, -128)}),
+    }
+    raw = {"p2": quantize(np.full((1, 4, 6, 8), 5.0), 6 / 255, -128)}
+    found = Pipeline(manifest, stages).pool(raw, np.array([[8, 8, 60, 50]], np.float32), "box")
+    assert found.dtype == np.int8
+    assert (found == 127).all()

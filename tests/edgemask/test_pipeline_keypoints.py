@@ -73,6 +73,21 @@ def test_keypoints_follow_their_instance_when_masks_change_the_order() -> None:
     )
 
 
+def test_keypoints_follow_their_instance_when_overlap_changes_the_order() -> None:
+    first = backbone([(1, 1, 3.0), (1, 2, 2.0), (1, 4, 1.0)])
+    second = box_head((2.0, NEVER), (1.5, NEVER), (1.2, NEVER))
+    third, fourth = mask_head(SURE, SURE, SURE), keypoint_head((0, 0), (13, 13), (27, 27))
+    run = posed(first, second, third, fourth)
+    run.manifest["mask"] |= {"rescore": False, "soft_nms_threshold": 0.2}  # type: ignore[index]
+    found = run(IMAGE, score_threshold=0.2)
+    np.testing.assert_allclose(found.boxes[:, 0], [16, 112, 48], atol=1e-3)
+    # the second of the three shares a third of its pixels with the first and is the last now
+    np.testing.assert_array_equal(fourth.inputs[0], third.inputs[0][[0, 2, 1]])
+    assert found.keypoints is not None
+    middle = (found.keypoints[:, 0, 0] - found.boxes[:, 0]) / 64
+    np.testing.assert_allclose(middle, [0.5 / 28, 13.5 / 28, 27.5 / 28], atol=1e-3)
+
+
 def test_other_classes_have_no_keypoints() -> None:
     stages = backbone([(0, 0, 5), (0, 3, 4)]), box_head((NEVER, SURE), (SURE, NEVER))
     fourth = keypoint_head((3, 3))
@@ -82,6 +97,31 @@ def test_other_classes_have_no_keypoints() -> None:
     by_class = dict(zip(found.class_names, found.keypoints, strict=True))
     assert (by_class["dog"] == 0).all()
     assert (by_class["person"][:, 2] > 0.9).all()
+
+
+def test_the_pack_says_which_class_has_keypoints() -> None:
+    stages = backbone([(0, 0, 5), (0, 3, 4)]), box_head((NEVER, SURE), (SURE, NEVER))
+    fourth = keypoint_head((3, 3))
+    found = posed(*stages, mask_head(SURE, SURE), fourth, class_id=18)(IMAGE)
+    assert found.keypoints is not None
+    by_class = dict(zip(found.class_names, found.keypoints, strict=True))
+    assert (by_class["person"] == 0).all()
+    assert (by_class["dog"][:, 2] > 0.9).all()
+
+
+def test_the_step_of_int8_heatmaps_counts() -> None:
+    """Of two peaks, 16 steps apart, a small step leaves doubt and a large one none."""
+    logits = np.full((1, 28, 28, 17), -128, np.int8)
+    logits[0, 4, 4], logits[0, 24, 24] = 100, 84
+    scores = []
+    for step in (0.01, 1.0):
+        fourth = Fake({"logits": logits}, {"logits": (step, 0)})
+        run = posed(backbone([(1, 2, 3)]), box_head((SURE, NEVER)), mask_head(SURE), fourth)
+        found = run(IMAGE)
+        assert found.keypoints is not None
+        scores.append(float(found.keypoints[0, 0, 2]))
+    assert scores[0] < 0.6
+    assert scores[1] > 0.99
 
 
 @pytest.mark.parametrize("logits", [[], [(NEVER, SURE)]])
@@ -120,6 +160,20 @@ def test_enlarged_boxes_for_keypoints() -> None:
     assert "keypoint_roi_align" in run.timings
 
 
+def test_enlarged_boxes_end_at_the_far_border() -> None:
+    stages = backbone([(3, 5, 3)]), box_head((SURE, NEVER)), mask_head(SURE)
+    fourth = keypoint_head((27, 27))
+    run = posed(*stages, fourth, box_scale=1.5)
+    found = run(IMAGE)
+    # the anchor 72 40 104 72 is clipped to 72 40 96 64, enlarged to 66 34 102 70 and clipped again
+    assert found.keypoints is not None
+    expected = [132 + 60 * 27.5 / 28, 68 + 60 * 27.5 / 28]
+    np.testing.assert_allclose(found.keypoints[0, 0, :2], expected, atol=1e-3)
+    region = np.array([[66, 34, 96, 64]], np.float32)
+    pooled = run.pool(stages[0].outputs, region, "keypoint")
+    np.testing.assert_array_equal(fourth.inputs[0], pooled)
+
+
 @pytest.mark.parametrize("change", ["code", "size"])
 def test_a_keypoint_head_that_reads_otherwise_gets_its_own_regions(change: str) -> None:
     fourth = keypoint_head((13, 13))
@@ -131,4 +185,4 @@ def test_a_keypoint_head_that_reads_otherwise_gets_its_own_regions(change: str) 
     run(IMAGE)
     given = fourth.inputs[0]
     assert given.dtype == (np.int8 if change == "code" else np.float32)
-    assert given.shape == (1, 7, 7, 8) if change == "code" else (1, 14, 14, 8)
+    assert given.shape == ((1, 7, 7, 8) if change == "code" else (1, 14, 14, 8))

@@ -53,6 +53,19 @@ def test_the_best_pair_is_matched_first():
     assert tracker.match(1, [[15, 0, 45, 60], [2, 0, 32, 60]], [1, 1]) == [2, 1]
 
 
+def test_two_boxes_never_share_a_track() -> None:
+    tracker = Tracker(2 * SECOND)
+    tracker.match(0, [[0, 0, 30, 60], [200, 0, 230, 60]], [1, 1])
+    assert tracker.match(1, [[2, 0, 32, 60], [8, 0, 38, 60]], [1, 1]) == [1, 3]
+
+
+def test_two_tracks_never_share_a_box() -> None:
+    tracker = Tracker(2 * SECOND)
+    tracker.match(0, [[0, 0, 30, 60], [6, 0, 36, 60]], [1, 1])
+    # The first box is more like the second track than the second box is, but it has its own.
+    assert tracker.match(1, [[0, 0, 30, 60], [40, 0, 70, 60]], [1, 1]) == [1, 2]
+
+
 def test_slow_boards_see_people_jump():
     tracker = Tracker(2 * SECOND)
     assert tracker.match(0, [[0, 0, 30, 90]], [1]) == [1]
@@ -93,6 +106,21 @@ def test_frames_of_the_same_time_do_not_matter():
         assert tracker.match(0, [[5, 0, 35, 90]], [1]) == [1]
 
 
+def test_frames_of_the_same_time_do_not_make_anybody_go_anywhere() -> None:
+    tracker = Tracker(2 * SECOND)
+    tracker.match(0, [[0, 0, 30, 90]], [1])
+    tracker.match(0, [[5, 0, 35, 90]], [1])
+    assert tracker.match(SECOND, [[500, 0, 530, 90]], [1]) == [2]
+
+
+def test_boxes_that_tremble_are_not_expected_elsewhere() -> None:
+    tracker = Tracker(2 * SECOND)
+    for n in range(30):
+        x = 103 if n % 2 else 97
+        assert tracker.match(n * SECOND // 30, [[x, 0, x + 30, 90]], [1]) == [1]
+    assert tracker.match(2 * SECOND, [[100, 0, 130, 90]], [1]) == [1]
+
+
 def test_another_class_is_somebody_else():
     tracker = Tracker(2 * SECOND)
     assert tracker.match(0, [[0, 0, 30, 60]], [1]) == [1]
@@ -130,6 +158,11 @@ def test_clock_follows_the_camera():
 def test_clock_without_a_camera_clock_follows_arrival():
     clock = FrameClock()
     assert [clock(None, a) for a in (100, 130, 190)] == [0, 30, 90]
+
+
+def test_files_without_a_clock_are_a_25th_of_a_second_each() -> None:
+    clock = FrameClock(live=False)
+    assert [clock(None, arrival) for arrival in (0, 5, 5 * SECOND)] == [0, 40_000_000, 80_000_000]
 
 
 def test_clock_never_goes_back():

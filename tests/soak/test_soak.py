@@ -256,11 +256,11 @@ def settings(port: int, folder: Path) -> Settings:
 
 
 def play(
-    live: bool, frames: int, segmenter: Mixed, wanted: Settings, memory: Samples
+    live: bool, frames: int, segmenters: list[Mixed], wanted: Settings, memory: Samples
 ) -> dict[str, Any]:
     """Run one engine with all that belongs to it, and return what it counted."""
     generations = itertools.count()
-    engine = Engine(lambda: Fragile(next(generations), live=live), segmenter, backoff=(0.01, 0.1))
+    engine = Engine(lambda: Fragile(next(generations), live=live), segmenters, backoff=(0.01, 0.1))
     order, dice = Order(engine), random.Random(0)
     server = Server(engine, port=0)
     sinks = start_sinks(engine, wanted, classes=["person"])
@@ -318,7 +318,7 @@ def test_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def toggle_disk() -> None:
         (full.clear if full.is_set() else full.set)()
 
-    segmenter, rounds = Mixed(), []
+    segmenters, rounds = [Mixed(), Mixed()], []  # two frames at a time
     samples: list[Samples] = []
     began = time.monotonic()
     with repeating(break_broker, 6), repeating(toggle_disk, 1.5):
@@ -326,7 +326,7 @@ def test_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         for number in range(ROUNDS):
             memory = array.array("q")  # and no list, which would itself grow by five blocks each
             wanted = settings(broker.port, tmp_path / "events")
-            rounds.append(play(number == 1, -(-FRAMES // ROUNDS), segmenter, wanted, memory))
+            rounds.append(play(number == 1, -(-FRAMES // ROUNDS), segmenters, wanted, memory))
             rounds[-1] |= settle(threads, files)
             samples.append(memory)
     broker.kill()
@@ -335,7 +335,7 @@ def test_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
               ("threads", "descriptors", "folder_bytes")}  # fmt: skip
     report = {
         **totals,
-        "network_frames": segmenter.network_calls,
+        "network_frames": sum(s.network_calls for s in segmenters),
         **TALLY,
         "folder_bytes_most": max(r["folder_bytes"] for r in rounds),
         "folder_budget": BUDGET,

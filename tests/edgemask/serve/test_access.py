@@ -25,7 +25,16 @@ def judge(token: str | None, method: str = "GET", query: str = "", **headers: st
 
 
 @pytest.mark.parametrize(
-    "host", ["localhost:8080", "LOCALHOST", "127.0.0.1:8080", "127.3.2.1", "[::1]:8080", "[::1]"]
+    "host",
+    [
+        "localhost:8080",
+        "LOCALHOST",
+        "Localhost:8080",
+        "127.0.0.1:8080",
+        "127.3.2.1",
+        "[::1]:8080",
+        "[::1]",
+    ],
 )
 def test_without_a_token_this_machine_has_these_names(host: str) -> None:
     assert judge(None, Host=host) == 200
@@ -52,6 +61,10 @@ def test_ways_to_bring_the_token() -> None:
     assert judge(TOKEN, Host=HOST, Authorization=f"bearer {TOKEN}") == 200
     assert judge(TOKEN, Host=HOST, Cookie=f"other=1; edgemask_8080={TOKEN}") == 200
     assert judge(TOKEN, query=f"token={TOKEN}", Host=HOST) == 200
+
+
+def test_one_good_token_is_enough() -> None:
+    assert judge(TOKEN, query=f"token=old&token={TOKEN}") == 200
 
 
 @pytest.mark.parametrize(
@@ -134,10 +147,27 @@ def test_only_the_own_page_changes_settings(
     assert judge(token, "POST", **headers) == status
 
 
+def test_names_have_no_case() -> None:
+    assert is_loopback("LocalHost")
+    assert judge(None, "POST", Host="Localhost:8080", Origin="http://localhost:8080") == 200
+
+
+def test_a_page_without_an_origin_of_its_own_changes_nothing() -> None:
+    """A sandboxed frame sends Origin: null, and something may have left out Host."""
+    assert judge(None, "POST", Origin="null") == 403
+
+
 def test_cookie() -> None:
     cookie = Access(TOKEN, 8080).cookie()
     assert cookie.startswith(f"edgemask_8080={TOKEN}; ")
     assert {"HttpOnly", "SameSite=Lax", "Path=/"} <= set(cookie.split("; "))
+
+
+def test_the_cookie_stays_and_may_come_back_in_quotes() -> None:
+    cookie = Access(TOKEN, 8080).cookie()
+    fields = dict(part.strip().partition("=")[::2] for part in cookie.split(";"))
+    assert int(fields["Max-Age"]) > 30 * 24 * 3600
+    assert judge(TOKEN, Cookie=f'edgemask_8080="{fields["edgemask_8080"]}"') == 200
 
 
 def test_a_token_is_made_once_and_for_one_user(tmp_path: Path) -> None:
@@ -148,6 +178,15 @@ def test_a_token_is_made_once_and_for_one_user(tmp_path: Path) -> None:
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert load_token(path) == (token, False)
     assert load_token(tmp_path / "other")[0] != token
+
+
+def test_the_folder_of_the_token_is_private(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        load_token(tmp_path / "state" / "token")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "state").stat().st_mode) == 0o700
 
 
 def test_a_token_that_others_can_read_is_refused(tmp_path: Path) -> None:

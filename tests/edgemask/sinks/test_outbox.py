@@ -85,6 +85,18 @@ def test_the_oldest_event_gives_way(outbox):
     assert outbox.dropped == 2
 
 
+def test_an_event_that_comes_back_is_within_the_bound_too() -> None:
+    box = Outbox(100, max_events=2)
+    box.add_event("e", b"1")
+    first = box.take(0)
+    assert first is not None
+    box.add_event("e", b"2")
+    box.add_event("e", b"3")
+    box.put_back(first)
+    assert drain(box) == [("e", b"2"), ("e", b"3")]
+    assert box.dropped == 1
+
+
 def test_repeat_sends_what_is_retained(outbox):
     outbox.set_state("kept", b"1")
     outbox.set_state("passing", b"1", retain=False)
@@ -120,6 +132,14 @@ def test_closing_sends_the_rest_at_once(outbox):
     assert drain(outbox) == []
     outbox.close()
     assert drain(outbox) == [("a", b"2")]
+
+
+def test_closing_wakes_who_waits() -> None:
+    box = Outbox(100)
+    threading.Timer(0.1, box.close).start()
+    began = time.monotonic()
+    assert box.take(20) is None
+    assert time.monotonic() - began < 10
 
 
 def test_take_waits_for_something_to_send():

@@ -90,6 +90,11 @@ def test_diagnostics_of_an_engine():
     assert diagnostics({"throttled": None})["throttled"] is None
 
 
+def test_a_board_that_was_throttled_is_not_any_more() -> None:
+    before = {"throttled": {"now": [], "since_boot": ["under-voltage"]}}
+    assert diagnostics(before)["throttled"] is False
+
+
 def test_zone_state():
     assert zone_state("door", 2)["count"] == 2
 

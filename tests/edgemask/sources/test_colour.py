@@ -144,3 +144,13 @@ def test_what_cannot_be_read(layout, words):
         to_rgb(np.zeros(20, np.uint8), layout)
     for word in words:
         assert word in str(caught.value)
+
+
+def test_yuyv_of_an_odd_height() -> None:
+    with pytest.raises(SourceError, match="even width and height"):
+        to_rgb(np.zeros(1000, np.uint8), Layout("YUYV", 4, 3, 8))
+
+
+def test_a_row_that_is_one_byte_too_short() -> None:
+    with pytest.raises(SourceError, match="too short"):
+        to_rgb(np.zeros(1000, np.uint8), Layout("BGR888", 4, 2, 11))

@@ -123,6 +123,24 @@ def test_multi_picture_file_is_one_image():
     assert frame.name == "stdin"
 
 
+def scan_of(content: bytes, before: bytes = b"") -> bytes:
+    """The markers of a JPEG image around something."""
+    return b"\xff\xd8" + before + b"\xff\xda\x00\x04\x01\x02" + content + b"\xff\xd9"
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        scan_of(b"ab\xff\xd0cd\xff\xd7ef"),
+        scan_of(b"ab\xff\xff\xff\x00cd"),
+        scan_of(b"ab", before=b"\xff\xff\xff\xe0\x00\x04zz"),
+    ],
+    ids=["restart", "filled", "filled before a segment"],
+)
+def test_markers_that_do_not_end_an_image(image: bytes) -> None:
+    assert list(split_jpegs(io.BytesIO(image * 3))) == [image] * 3
+
+
 def test_the_first_image_of_a_stream_does_not_wait_for_the_end():
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as stream, os.fdopen(writer, "wb", buffering=0) as sender:
@@ -159,6 +177,12 @@ def test_empty_and_no_image():
         StandardInput(io.BytesIO()).read()
     with pytest.raises(SourceError, match="stdin is not an image"):
         StandardInput(io.BytesIO(b"text, not a picture")).read()
+
+
+def test_nothing_more_of_standard_input_after_close() -> None:
+    source = StandardInput(io.BytesIO(jpeg(3)))
+    source.close()
+    assert source.read() is None
 
 
 def test_dash_is_standard_input(monkeypatch):

@@ -64,6 +64,17 @@ def test_bad_uris(uri, words):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("number", ["²", "٣"])
+def test_digits_of_other_scripts_are_no_camera(number: str) -> None:
+    with pytest.raises(InputError, match="is no camera: give its number"):
+        open_source(f"camera:{number}")
+
+
+def test_a_live_scene_never_ends() -> None:
+    with open_source("synthetic:?live=1&size=64x48") as source:
+        assert source.length is None
+
+
 def test_files_take_no_options(tmp_path):
     path = draw_scene().save(tmp_path / "0.png")
     with pytest.raises(InputError, match=r"has no option 'fps': it takes none"):

@@ -30,6 +30,21 @@ def test_keywords_win_over_the_text():
     }  # fmt: skip
 
 
+def test_both_bounds_are_allowed() -> None:
+    assert [uri.natural(2, 16)(text) for text in ("2", "16")] == [2, 16]
+
+
+def test_switches_have_no_case() -> None:
+    assert uri.switch("Yes") is True
+    assert uri.switch("OFF") is False
+
+
+@pytest.mark.parametrize("value", [True, False])
+def test_a_switch_from_python_may_be_a_number(value: bool) -> None:
+    parsers = {"live": uri.natural(0, 1)}
+    assert uri.options_of("x", "", {"live": value}, parsers) == {"live": int(value)}
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -100,3 +115,8 @@ def test_source_without_options():
 )
 def test_redact(url, shown):
     assert uri.redact(url) == shown
+
+
+@pytest.mark.parametrize("name", ["apikey", "key", "sig", "signature", "auth", "Token"])
+def test_names_of_secrets(name: str) -> None:
+    assert uri.redact(f"http://host/a?{name}=x17&size=3") == f"http://host/a?{name}=***&size=3"

@@ -20,6 +20,7 @@ __all__ = [
     "add_reconnect",
     "add_score",
     "make_segmenter",
+    "make_segmenters",
     "model_record",
     "positive_int",
     "report_error",
@@ -155,6 +156,30 @@ def make_segmenter(
         max_detections=max_detections,
         short_side=options.short_side,
     )
+
+
+def make_segmenters(
+    options: argparse.Namespace,
+    score_threshold: float,
+    max_detections: int,
+    parallel: int | None = None,
+) -> list[Segmenter]:
+    """Build as many segmenters as frames are worked on at the same time; they share the threads.
+
+    Two, if there are threads for both: steps between the networks, and layers that are too small
+    to be shared, then overlap with another frame's.
+    """
+    from edgemask.interpreter import default_threads
+    from edgemask.modelpack import load_pack
+
+    threads = options.threads or default_threads()
+    count = parallel or min(2, threads)
+    wanted = argparse.Namespace(
+        model=load_pack(options.model),
+        threads=max(1, threads // count),
+        short_side=options.short_side,
+    )
+    return [make_segmenter(wanted, score_threshold, max_detections) for _ in range(count)]
 
 
 def model_record(segmenter: Segmenter) -> Mapping[str, str]:

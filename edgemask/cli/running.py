@@ -121,19 +121,11 @@ def running(
 
 def _segmenters(settings: Settings, pack: str) -> list[Segmenter]:
     """Return as many segmenters as frames are worked on at the same time."""
-    from edgemask.interpreter import default_threads
-    from edgemask.modelpack import load_pack
-
     model = settings.model
-    threads = model.threads or default_threads()
     # With a limit the frames are not short of time, and one at a time has the shortest delay.
-    parallel = model.parallel or (2 if threads > 1 and settings.pace.max_fps is None else 1)
-    wanted = argparse.Namespace(
-        model=load_pack(pack), threads=max(1, threads // parallel), short_side=model.short_side
-    )
-    return [
-        common.make_segmenter(wanted, model.score, model.max_detections) for _ in range(parallel)
-    ]
+    parallel = model.parallel or (None if settings.pace.max_fps is None else 1)
+    wanted = argparse.Namespace(model=pack, threads=model.threads, short_side=model.short_side)
+    return common.make_segmenters(wanted, model.score, model.max_detections, parallel)
 
 
 def _models(settings: Settings) -> dict[str, Any]:

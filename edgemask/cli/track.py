@@ -75,13 +75,12 @@ def _seconds(text: str) -> float:
 def run(options: argparse.Namespace) -> int:
     """Write a line for each frame; what there is stays when the run ends early."""
     from edgemask.overlay import draw
+    from edgemask.parallel import segmented
     from edgemask.sources import shown
     from edgemask.takes.writer import TakeWriter
     from edgemask.tracking import FrameClock, Tracker
 
     name = shown(options.source)
-    segmenter = common.make_segmenter(options, options.score, options.max_detections)
-    model = common.model_record(segmenter)
     tracker = Tracker(round(options.max_lost * _SECOND))
     start, done, tracks = time.monotonic(), 0, 0
     for path in filter(None, (options.out, options.overlay)):
@@ -90,6 +89,11 @@ def run(options: argparse.Namespace) -> int:
     with contextlib.ExitStack() as stack:
         frames = stack.enter_context(Frames(options.source, options.reconnect))
         source = frames.source
+        # Of a camera one at a time: others would wait, and grow old.
+        segmenters = common.make_segmenters(
+            options, options.score, options.max_detections, 1 if source.live else None
+        )
+        model = common.model_record(segmenters[0])
         expected = min(source.length or sys.maxsize, options.frames or sys.maxsize)
         progress = common.Progress("tracking", expected if expected < sys.maxsize else 0)
         frames.progress = stack.enter_context(progress)
@@ -97,12 +101,15 @@ def run(options: argparse.Namespace) -> int:
         clock = FrameClock(source.live)
         take, interrupted = None, False
         try:
-            for frame in itertools.islice(frames, options.frames):
+            wanted = itertools.islice(frames, options.frames)
+            for frame, instances in stack.enter_context(
+                contextlib.closing(segmented(wanted, segmenters))
+            ):
                 if take is None:
                     path = options.out or common.unused_name(options.source, frame, ".jsonl")
                     take = stack.enter_context(TakeWriter(path))
                 now_ns = clock(frame.sensor_ns, time.monotonic_ns())
-                instances = tracker.update(segmenter(frame.rgb), now_ns)
+                instances = tracker.update(instances, now_ns)
                 take.add(frame, instances, model)
                 done += 1
                 tracks = max([tracks, *instances.track_ids.tolist()])

@@ -298,11 +298,11 @@ def test_max_fps(live: bool) -> None:
 
 
 def test_a_slow_pace_can_be_left_at_once() -> None:
-    with make(Opener(camera()), max_fps=0.02) as engine:
+    with make(Opener(camera()), max_fps=0.01) as engine:  # 100 s, longer than `until` waits
         until(lambda: engine.status()["frames"] == 1)
         engine.configure(max_fps=None)
         until(lambda: engine.status()["frames"] > 5)
-        engine.configure(max_fps=0.02)
+        engine.configure(max_fps=0.01)
         start = time.monotonic()
     assert time.monotonic() - start < 1
 

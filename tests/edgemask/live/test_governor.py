@@ -54,6 +54,13 @@ def test_far_above_the_limit_it_does_not_wait_that_long() -> None:
     assert play([90.0] * 50)[-1] == len(LADDER) - 1
 
 
+def test_the_limits_themselves_count() -> None:
+    assert advance(GovernorState(), 0.0, LIMIT, LIMIT).level == 1
+    state = GovernorState(1, "hot", 0.0)
+    assert advance(state, 2.0, LIMIT + 4, LIMIT).level == 2  # urgent
+    assert advance(state, 2.0, LIMIT + 3.9, LIMIT).level == 1
+
+
 def test_it_gives_back_late_and_one_level_at_a_time() -> None:
     levels = play([80.0] * 3 + [70.0] * 60)
     assert levels[2] == 3
@@ -70,6 +77,21 @@ def test_just_below_the_limit_it_holds() -> None:
 def test_a_warm_moment_starts_the_wait_anew() -> None:
     levels = play([76.0] + [70.0] * 14 + [73.0] + [70.0] * 14)
     assert set(levels) == {1}
+
+
+def test_heat_between_ends_the_time_of_being_cool() -> None:
+    state = GovernorState(2, "hot", 0.0)
+    state = advance(state, 100.0, 70.0, LIMIT)
+    state = advance(state, 129.0, 70.0, LIMIT)
+    state = GovernorState(2, "hot", 125.0, state.cool_since)  # not long enough ago for another
+    state = advance(state, 126.0, 76.0, LIMIT)
+    assert state.level == 2
+    assert state.cool_since is None
+
+
+def test_levels_are_given_back_every_thirty_seconds() -> None:
+    levels = play([60.0] * 13, step=10.0, state=GovernorState(3, "hot", 0.0))
+    assert levels == [3, 3, 3, 2, 2, 2, 1, 1, 1, 0, 0, 0, 0]
 
 
 def test_it_does_not_swing_about_the_limit() -> None:

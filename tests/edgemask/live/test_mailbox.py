@@ -15,6 +15,20 @@ def test_a_full_box_forgets_the_oldest_and_counts() -> None:
     assert box.dropped == 3
 
 
+def test_who_forgets_is_told_what() -> None:
+    forgotten: list[int] = []
+    box = Mailbox(1, on_drop=forgotten.append)
+    for n in range(3):
+        box.put(n)
+    assert forgotten == [0, 1]
+
+
+def test_a_box_holds_one_at_least() -> None:
+    box: Mailbox[int] = Mailbox(0)
+    assert box.put(1)
+    assert box.get(0) == 1
+
+
 def test_a_patient_writer_waits_for_room_and_loses_nothing() -> None:
     box: Mailbox[int] = Mailbox(1)
     writer = threading.Thread(target=lambda: [box.put(n, wait=True) for n in range(200)])

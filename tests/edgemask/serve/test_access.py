@@ -25,16 +25,7 @@ def judge(token: str | None, method: str = "GET", query: str = "", **headers: st
 
 
 @pytest.mark.parametrize(
-    "host",
-    [
-        "localhost:8080",
-        "LOCALHOST",
-        "Localhost:8080",
-        "127.0.0.1:8080",
-        "127.3.2.1",
-        "[::1]:8080",
-        "[::1]",
-    ],
+    "host", ["localhost:8080", "LOCALHOST", "127.0.0.1:8080", "127.3.2.1", "[::1]:8080", "[::1]"]
 )
 def test_without_a_token_this_machine_has_these_names(host: str) -> None:
     assert judge(None, Host=host) == 200

@@ -23,6 +23,9 @@ from edgemask.sinks import start_sinks
 from edgemask.sources.base import Frame
 
 ZONE = ZoneSettings("door", ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0)))
+SOMEBODY = Instances(
+    [[1, 2, 9, 9]], [0.9], [1], CropMasks([np.ones((7, 8), bool)], [(1, 2)], 20, 30), ["person"]
+)
 
 
 class FakeEngine:
@@ -37,6 +40,19 @@ class FakeEngine:
 
     def status(self):
         return {"fps": 1.0}
+
+
+class Listening:
+    """Keeps what it hears."""
+
+    def __init__(self):
+        self.events, self.occupancies = [], []
+
+    def event(self, record):
+        self.events.append(record)
+
+    def occupancy(self, slug, count):
+        self.occupancies.append((slug, count))
 
 
 def result(n):
@@ -79,6 +95,31 @@ def test_zones_start_watching():
     assert engine.boxes[0].finished
 
 
+def test_mqtt_hears_of_events_and_so_do_others(monkeypatch) -> None:
+    pytest.importorskip("paho.mqtt")
+    everywhere = ZoneSettings(
+        "all", ((0.0, 0.0), (1.0, 0.0), (1.0, 1.0), (0.0, 1.0)), min_seconds=0
+    )
+    broker = MqttSettings(host="127.0.0.1", port=free_port(), node="test")
+    engine, others = FakeEngine(), Listening()
+    settings = Settings(mqtt=broker, zone=(everywhere,))
+    watch, mqtt = start_sinks(engine, settings, listeners=[others])
+    heard = Listening()
+    monkeypatch.setattr(mqtt, "event", heard.event)
+    monkeypatch.setattr(mqtt, "occupancy", heard.occupancy)
+    for box in engine.boxes:
+        box.put(replace(result(0), instances=SOMEBODY))
+        box.close()
+    assert watch.wait(20)
+    watch.stop()
+    mqtt.stop()
+    for listener in (heard, others):
+        assert [(record["kind"], record["zone"]) for record in listener.events] == [
+            ("enter", "all")
+        ]
+        assert ("all", 1) in listener.occupancies
+
+
 def test_mqtt_without_its_package(monkeypatch):
     monkeypatch.setitem(sys.modules, "paho.mqtt", None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'edgemask\[mqtt\]'"):
@@ -108,17 +149,14 @@ def test_nobody_is_counted_when_no_results_come(monkeypatch):
     monkeypatch.setattr(
         mqtt._outbox, "set_state", lambda topic, content, **_: told.append((topic, content))
     )
-    one = Instances(
-        [[1, 2, 9, 9]], [0.9], [1], CropMasks([np.ones((7, 8), bool)], [(1, 2)], 20, 30), ["person"]
-    )
-    engine.boxes[0].put(replace(result(0), instances=one))
+    engine.boxes[0].put(replace(result(0), instances=SOMEBODY))
     end = time.monotonic() + 20
     while len(counts := [json.loads(c) for t, c in told if t.endswith("/counts")]) < 2:
         assert time.monotonic() < end
         time.sleep(0.02)
     assert [c["counts"]["person"] for c in counts] == [1, 0]
     # It ends while somebody is there: nobody is any more, and the board still says how it is.
-    engine.boxes[0].put(replace(result(1), instances=one))
+    engine.boxes[0].put(replace(result(1), instances=SOMEBODY))
     engine.boxes[0].close()
     while len(counts := [json.loads(c) for t, c in told if t.endswith("/counts")]) < 4:
         assert time.monotonic() < end

@@ -84,6 +84,13 @@ def test_options(hardware):
     assert config["transform"] == ("transform", {"hflip": True, "vflip": True})
 
 
+@pytest.mark.parametrize(("hflip", "vflip"), [(True, False), (False, True)])
+def test_each_flip_is_its_own(hardware, hflip: bool, vflip: bool) -> None:
+    with open_source(f"camera:0?{SIZE}", hflip=hflip, vflip=vflip):
+        config = hardware.opened[0].camera_configuration()
+    assert config["transform"] == ("transform", {"hflip": hflip, "vflip": vflip})
+
+
 @pytest.mark.parametrize("padding", [0, 32])
 @pytest.mark.parametrize("kind", ["BGR888", "RGB888", "XBGR8888", "NV12", "YUV420", "YUYV"])
 def test_whatever_the_camera_gives_becomes_rgb(hardware, kind, padding):

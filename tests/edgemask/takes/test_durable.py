@@ -10,10 +10,14 @@ from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from edgemask.errors import OutputError
+from edgemask.instances import Instances
+from edgemask.sources.base import Frame
 from edgemask.takes.durable import Durable
+from edgemask.takes.writer import TakeWriter
 
 
 @pytest.fixture
@@ -84,6 +88,36 @@ def test_a_disk_that_refuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         until(durable.check)
     with pytest.raises(OutputError, match="Input/output error"):
         durable.close()
+
+
+def refuse(descriptor: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_refusal_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a").touch()
+    durable = Durable(60)
+    durable.add(tmp_path / "a")
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", refuse)
+        durable._sync_all()
+    with pytest.raises(OutputError, match="Input/output error"):
+        durable.check()
+    durable.check()
+    durable.close()
+
+
+def test_a_disk_that_refuses_later_ends_the_take(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with TakeWriter(tmp_path / "a.jsonl") as written:
+        first = Frame(np.zeros((48, 64, 3), np.uint8), 0, 0, 0, "a")
+        written.add(first, Instances.empty(48, 64))
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refuse)
+            written._durable._sync_all()
+        with pytest.raises(OutputError, match="Input/output error"):
+            written.add(first, Instances.empty(48, 64))
 
 
 def test_a_file_system_without_such_a_thing(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -88,6 +89,29 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             recording.add(given[1], 1)
     assert caught.value.errno == errno.ENOSPC
     assert times_path(recording.path).read_text().count("\n") == 2  # header, first frame
+
+
+def test_the_times_outlast_a_power_cut_as_the_film_does(tmp_path: Path) -> None:
+    with Recording(tmp_path / "take.mp4") as recording:
+        recording.add(frames(1)[0], 0)
+        kept = set(recording._durable._files.values())
+    assert kept == {recording.path, times_path(recording.path)}
+
+
+def test_a_disk_that_refuses_later_ends_the_recording(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(descriptor: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    given = frames(2)
+    with Recording(tmp_path / "take.mp4") as recording:
+        recording.add(given[0], 0)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", refuse)
+            recording._durable._sync_all()
+        with pytest.raises(OutputError, match="Input/output error"):
+            recording.add(given[1], 40_000_000)
 
 
 @pytest.mark.parametrize(

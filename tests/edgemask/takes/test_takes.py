@@ -20,7 +20,7 @@ from edgemask.sources.base import Frame
 from edgemask.takes import writer
 from edgemask.takes.coco import write_coco
 from edgemask.takes.openpose import write_openpose
-from edgemask.takes.reader import read_take
+from edgemask.takes.reader import Record, read_take
 from edgemask.takes.silhouettes import write_silhouettes
 from edgemask.takes.tables import COLUMNS, POINT_COLUMNS, write_csv
 from edgemask.takes.writer import SCHEMA, TakeWriter
@@ -159,6 +159,7 @@ GOOD = people(1).to_dict()["instances"][0]
         ({"sensor_ns": 1.5}, "not whole numbers"),
         ({"wall_ns": None}, "not whole numbers"),
         ({"size": [40]}, "size is not"),
+        ({"size": [0, 60]}, "size is not"),
         ({"size": [40, 10**9]}, "size is not"),
         ({"instances": None}, "an instance lacks"),
         ({"instances": [{}]}, "an instance lacks"),
@@ -166,6 +167,8 @@ GOOD = people(1).to_dict()["instances"][0]
         ({"instances": [GOOD | {"box": [1, 2, 3, "4"]}]}, "an instance lacks"),
         ({"instances": [GOOD | {"track_id": "a"}]}, "an instance lacks"),
         ({"instances": [GOOD | {"segmentation": "x"}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"segmentation": {"size": [40, 60]}}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"centroid": 5}]}, "an instance lacks"),
         ({"instances": [GOOD | {"keypoints": [[1, 2, 3]]}]}, "an instance lacks"),
     ],
 )
@@ -185,6 +188,11 @@ def test_another_file_is_no_take(tmp_path: Path, content: bytes) -> None:
 def test_no_file(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         list(read_take(tmp_path / "none.jsonl"))
+
+
+def test_a_folder_is_no_take(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot be read"):
+        list(read_take(tmp_path))
 
 
 # ---- CSV
@@ -218,6 +226,16 @@ def test_csv_of_what_is_missing(tmp_path: Path) -> None:
         written.add(frame(0), people(0, tracks=False))
     write_csv(read_take(written.path), tmp_path / "out.csv")
     assert rows_of(tmp_path / "out.csv")[0]["track_id"] == ""
+
+
+def test_csv_has_every_value_in_its_column(tmp_path: Path) -> None:
+    item = {"class_id": 1, "class_name": 'a "b"\nc, ü', "score": 0.5, "box": [1, 2, 3, 4],
+            "area": 5, "centroid": [6, 7], "track_id": 8}  # fmt: skip
+    write_csv([Record(9, 10, 11, "f", (40, 60), [item])], tmp_path / "a.csv")
+    (row,) = rows_of(tmp_path / "a.csv")
+    assert (row["index"], row["sensor_ns"], row["wall_ns"]) == ("9", "10", "11")
+    assert row["class_name"] == 'a "b"\nc, ü'
+    assert b"\r\r\n" not in (tmp_path / "a.csv").read_bytes()
 
 
 def test_csv_of_nobody_has_a_header(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from edgemask.settings import EventSettings, Settings, ZoneSettings, load_settin
 from edgemask.sinks import start_sinks
 from edgemask.watch import clips as module
 from edgemask.watch import watcher as watcher_module
-from edgemask.watch.clips import MAX_SIDE, Clip, Ring, encode
+from edgemask.watch.clips import MAX_SIDE, Clip, ClipMaker, Ring, encode
 from edgemask.watch.store import EventStore
 from edgemask.watch.watcher import Watcher
 
@@ -80,6 +80,15 @@ def test_no_more_frames_are_kept_than_asked_for() -> None:
     assert kept[-1] - kept[0] <= 1
 
 
+def test_a_frame_that_is_a_little_early_is_kept() -> None:
+    ring = Ring(3 * SECOND, 3 * SECOND, SECOND // 5)
+    ring.want(0, event())
+    for n in range(5):
+        ring.add(n * 195_000_000, grey(n))
+    (clip,) = ring.flush()
+    assert times(clip) == [0, 0.195, 0.39, 0.585, 0.78]
+
+
 def test_a_slow_camera_loses_nothing() -> None:
     """The frame that completes a clip may come long after the others."""
     ring = Ring(3 * SECOND, 2 * SECOND, SECOND)
@@ -114,6 +123,24 @@ def test_memory_is_bounded() -> None:
     (clip,) = ring.flush()
     assert times(clip)[-1] == pytest.approx(299 / 15)  # the newest are kept
     assert [ring.want(0, event()) for _ in range(10)] == [True] * 8 + [False] * 2
+
+
+def test_the_newest_frame_is_kept_however_large() -> None:
+    ring = Ring(3 * SECOND, 3 * SECOND, SECOND // 5, most_bytes=1)
+    ring.add(0, grey(1))
+    ring.add(SECOND, grey(2))
+    ring.want(SECOND, event())
+    (clip,) = ring.flush()
+    assert times(clip) == [1]
+    assert ring.kept_bytes > 1
+
+
+def test_clips_that_are_not_promised_count_as_dropped() -> None:
+    maker = ClipMaker(EventSettings(clip=True), lambda event, film: None)
+    for n in range(10):
+        maker.want(0, event(str(n)))
+    assert maker.status()["dropped"] == 2
+    maker.close()
 
 
 def test_what_ends_early_is_a_shorter_clip() -> None:

@@ -78,6 +78,23 @@ def test_how_it_ended(hook, command, state):
     assert one.failed == (state != "ok")
 
 
+def test_a_command_that_no_system_takes(hook) -> None:
+    one = hook("/bin/tr\0ue")
+    one.submit({})
+    one.submit({})
+    one.stop(20)
+    assert one.failed == 2
+    assert one.state.startswith("cannot start: ")
+
+
+def test_what_the_program_prints_is_not_among_the_events(hook, capfd) -> None:
+    one = hook("/bin/echo", "hello")
+    one.submit({"n": 1})
+    one.stop(20)
+    assert one.runs == 1
+    assert capfd.readouterr().out == ""
+
+
 def test_time_out_kills_the_program_and_its_children(tmp_path, hook):
     pids = tmp_path / "pids"
     one = hook("/bin/sh", "-c", f"sleep 60 & echo $$ $! > {pids}; wait", timeout=0.5)
@@ -110,6 +127,17 @@ def test_events_wait_in_a_bounded_queue_and_one_program_runs(tmp_path, hook):
     assert numbers == sorted(numbers)
     assert numbers[-8:] == list(range(32, 40))
     assert one.dropped == 40 - len(numbers)
+
+
+def test_eight_wait_and_what_waits_at_the_end_is_counted(hook) -> None:
+    one = hook("/bin/sleep", "60", timeout=60)
+    one.submit({"n": 0})
+    assert until(lambda: one.runs == 1)
+    for n in range(9):
+        one.submit({"n": n})
+    assert one.dropped == 1
+    one.stop(0.2)
+    assert one.dropped == 9
 
 
 def test_stop_does_not_wait_for_a_program_that_hangs(hook):

@@ -79,6 +79,10 @@ def test_cooldown_is_of_the_zone():
     assert play("######", "......") == [(35, "enter", 1, 0.5)]
 
 
+def test_two_who_enter_at_once_are_two_events_without_a_cooldown() -> None:
+    assert Play(min_seconds=0)("#", "#") == [(0, "enter", 1, 0.0), (0, "enter", 2, 0.0)]
+
+
 def test_tracks_are_apart():
     assert Play()("###.......", "...###....", "......####") == []
     assert Play()("########", ".######.") == [(5, "enter", 1, 0.5), (6, "enter", 2, 0.5)]

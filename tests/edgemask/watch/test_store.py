@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
 import threading
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -56,6 +58,21 @@ def test_snapshots_and_log(tmp_path):
     assert store.used >= on_disk(path.parent)[0]
 
 
+def test_used_has_what_was_just_written(tmp_path) -> None:
+    store = EventStore(tmp_path, 10**6)
+    store.save(event("door"), JPEG)
+    assert store.used >= len(JPEG)
+
+
+def test_a_snapshot_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch) -> None:
+    done = []
+    sync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda fd: (done.append("sync"), sync(fd)))
+    monkeypatch.setattr(os, "replace", lambda a, b: (done.append("name"), replace(a, b)))
+    assert EventStore(tmp_path, 10**6).save(event("door"), JPEG)
+    assert done == ["sync", "name"]
+
+
 def test_budget_is_never_exceeded_and_the_oldest_go_first(tmp_path):
     budget = 100_000
     store = EventStore(tmp_path, budget)
@@ -103,6 +120,14 @@ def test_what_a_crash_left_is_cleaned_up(tmp_path):
     assert not unfinished.exists()
     lines = (tmp_path / LOG).read_text("utf-8").splitlines()
     assert [lines[0], lines[-1]] == ['{"n": 1}', '{"n": 3}']
+
+
+def test_unfinished_files_of_others_stay(tmp_path) -> None:
+    for name in ("photo.tmp", ".photo.jpg.17.tmp", f".00000001-{event('a')}.jpg.17.tmp"):
+        (tmp_path / name).write_bytes(b"x")
+    EventStore(tmp_path, 10**6).save(event("door"), JPEG)
+    left = sorted(path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp"))
+    assert left == [".photo.jpg.17.tmp", "photo.tmp"]
 
 
 def test_files_of_others_are_left_alone(tmp_path):
@@ -162,6 +187,43 @@ def test_several_threads_may_write(tmp_path):
     assert len((tmp_path / LOG).read_text("utf-8").splitlines()) == 60
 
 
+def test_one_thread_at_a_time_makes_room(tmp_path) -> None:
+    inside, most = [], []
+
+    def statvfs(_):
+        inside.append(1)
+        most.append(len(inside))
+        time.sleep(0.05)
+        inside.pop()
+        return SimpleNamespace(f_frsize=4096, f_bavail=10**6, f_blocks=10**6)
+
+    store = EventStore(tmp_path, 10**6, statvfs=statvfs)
+    threads = [threading.Thread(target=store.save, args=(event("a"), JPEG)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] * 4
+    assert len(list(tmp_path.glob("*.jpg"))) == 4
+
+
+def test_somebody_tidies_up_meanwhile(tmp_path, monkeypatch) -> None:
+    store = EventStore(tmp_path, 10**6)
+    assert store.save(event("a"), JPEG)
+
+    def vanished(**options):
+        raise FileNotFoundError(errno.ENOENT, "gone")
+
+    @contextlib.contextmanager
+    def scandir(_):
+        name = f"00000009-{event('b')}.jpg"
+        yield iter([SimpleNamespace(name=name, stat=vanished)])
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    assert store.save(event("c"), JPEG)
+    assert store.state == "ok"
+
+
 def test_some_of_the_disk_is_left_to_others(tmp_path):
     free = 200_000
     store = EventStore(tmp_path, 10**9, keep_free=150_000, statvfs=disk(lambda: free))
@@ -208,6 +270,14 @@ def test_a_disk_that_is_full_all_the_same(tmp_path, monkeypatch):
     assert store.save(event("f"), JPEG)
     assert store.state == "ok"
     assert not [name for name in on_disk(tmp_path)[1] if name.endswith(".tmp")]
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_quota_is_a_full_disk(tmp_path, monkeypatch, code: int) -> None:
+    store = EventStore(tmp_path, 10**6)
+    full_disk(monkeypatch, 100, code)
+    assert store.save(event("door"), JPEG) is None
+    assert store.state == "disk full"
 
 
 def test_a_line_is_on_the_disk_when_it_was_written(tmp_path, monkeypatch):

@@ -6,12 +6,14 @@ import gc
 import io
 import json
 import os
+import threading
 import time
 import weakref
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from live_fakes import until
 from PIL import Image
 
 from edgemask.live.mailbox import Mailbox
@@ -27,6 +29,7 @@ LEFT = ZoneSettings(
     leave_seconds=0.3,
     cooldown=0,
 )
+QUICK = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
 IN, OUT = (20, 10, 50, 90), (140, 10, 170, 90)
 
 
@@ -116,6 +119,25 @@ def test_no_pictures_if_not_wanted(play, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["events.jsonl"]
 
 
+def test_every_visit_has_its_picture(results, tmp_path) -> None:
+    """However many there were before: a frame that was drawn gives back its place too."""
+    box, heard = Mailbox(2), Heard()
+    watcher = Watcher(box, Settings(zone=(QUICK,), events=EventSettings(folder=tmp_path)), [heard])
+    for n in range(12):
+        box.put(results(*([] if n % 2 else [IN])))
+        until(lambda count=n + 1: len(heard.events) == count)
+    watcher.stop()
+    assert [bool(record["snapshot"]) for record in heard.events] == [True, False] * 6
+
+
+def test_who_leaves_in_the_frame_of_an_entry_has_no_picture(play, tmp_path) -> None:
+    right = replace(QUICK, name="r", polygon=((0.5, 0.0), (1.0, 0.0), (1.0, 1.0), (0.5, 1.0)))
+    _, heard = play([(IN,), (OUT,)], zones=(QUICK, right), folder=tmp_path)
+    told = [(record["kind"], record["zone"], bool(record["snapshot"])) for record in heard.events]
+    assert told == [("enter", "q", True), ("leave", "q", False), ("enter", "r", True)]
+    assert len(list(tmp_path.glob("*.jpg"))) == 2
+
+
 def test_a_disk_that_fails_is_reported_once_and_stops_no_event(play, tmp_path, monkeypatch):
     # The scenes arrive all at once, which a camera's do not: room for all of their events.
     monkeypatch.setattr(watcher_module, "_WAITING", 6)
@@ -155,8 +177,7 @@ def test_slow_pictures_do_not_hold_up_the_rules(play, tmp_path, monkeypatch):
         return b"jpeg"
 
     monkeypatch.setattr(watcher_module, "snapshot", slow)
-    quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
-    watcher, heard = play([(IN,), ()] * 20, zones=(quick,), folder=tmp_path)
+    watcher, heard = play([(IN,), ()] * 20, zones=(QUICK,), folder=tmp_path)
     assert watcher.events == len(heard.events) == 40
     assert watcher.status()["dropped"] == 0
     assert [record["id"].split("-")[-1] for record in heard.events] == [
@@ -176,8 +197,7 @@ def test_pictures_come_again_after_frames_were_dropped(play, tmp_path, monkeypat
 
     monkeypatch.setattr(watcher_module, "snapshot", slow)
     monkeypatch.setattr(watcher_module, "_WAITING", 2)
-    quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
-    watcher, heard = play([(IN,), ()] * 40 + [(IN,)], zones=(quick,), folder=tmp_path)
+    watcher, heard = play([(IN,), ()] * 40 + [(IN,)], zones=(QUICK,), folder=tmp_path)
     assert watcher.status()["dropped"] > 40
     assert heard.events[-1]["kind"] == "enter"
     assert heard.events[-1]["snapshot"]
@@ -208,11 +228,41 @@ def test_an_event_that_cannot_be_told_does_not_silence_the_next(play, tmp_path, 
     assert lines == ["snapshot could not be delivered (OSError: broken data stream)"] * 2
 
 
+def test_one_thread_at_a_time_tells() -> None:
+    inside, most = [], []
+
+    class Slow(Heard):
+        def event(self, record):
+            inside.append(1)
+            most.append(len(inside))
+            time.sleep(0.05)
+            inside.pop()
+
+    watcher = Watcher(Mailbox(4), Settings(zone=(QUICK,)), [Slow()])
+    threads = [threading.Thread(target=watcher._announce, args=({"id": n},)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    watcher.stop()
+    assert most == [1] * 4
+
+
+def test_a_clip_that_could_not_be_kept_is_not_told(results, tmp_path, monkeypatch) -> None:
+    heard = Heard()
+    settings = Settings(zone=(QUICK,), events=EventSettings(folder=tmp_path))
+    watcher = Watcher(Mailbox(4), settings, [heard])
+    (event,) = watcher._scene.update(0, results(IN))
+    monkeypatch.setattr(watcher._store, "save", lambda *rest: None)
+    watcher._deliver_clip(event, b"film")
+    watcher.stop()
+    assert heard.events == []
+
+
 def test_a_name_that_is_no_text_is_kept(play, results, tmp_path):
     made = results(IN)
     box, heard = Mailbox(4), Heard()
-    quick = ZoneSettings("q", LEFT.polygon, min_seconds=0, leave_seconds=0, cooldown=0)
-    settings = Settings(zone=(quick,), events=EventSettings(folder=tmp_path))
+    settings = Settings(zone=(QUICK,), events=EventSettings(folder=tmp_path))
     watcher = Watcher(box, settings, [heard])
     name = os.fsdecode(b"caf\xe9.jpg")
     box.put(replace(made, frame=replace(made.frame, name=name)))
@@ -285,8 +335,6 @@ def test_nobody_is_left_in_a_zone_when_the_camera_falls_silent(results, monkeypa
 
 
 def test_stop_ends_all_threads(results):
-    import threading
-
     before = threading.active_count()
     watcher = Watcher(Mailbox(1), Settings(zone=(LEFT,), events=EventSettings(hook=("true",))))
     watcher.stop()
@@ -303,6 +351,22 @@ def test_snapshot_leaves_the_frame_alone(results):
     assert picture[5, 150, 0] > picture[5, 150, 2] + 40
     assert picture[50, 35, 1] > picture[50, 35, 0] + 20
     assert np.abs(picture[50, 150].astype(int) - 90).max() < 12
+
+
+def test_the_outline_of_a_zone_is_closed(results) -> None:
+    polygon = np.array([(100, 5), (190, 5), (190, 95), (100, 95)], np.float32)
+    picture = np.asarray(Image.open(io.BytesIO(snapshot(results(IN), [polygon]))))
+    assert picture[50, 100, 0] > picture[50, 100, 2] + 40
+
+
+def test_the_most_patient_zone_decides_how_long_somebody_is_remembered(results) -> None:
+    slow = replace(QUICK, name="slow", leave_seconds=5)
+    scene = Scene([replace(QUICK, leave_seconds=0.2), slow])
+    told = []
+    for n in range(20):
+        result = results(*([] if 3 <= n < 15 else [IN]))
+        told += [(e.kind, e.zone, e.track) for e in scene.update(n * 10**8, result)]
+    assert [entry for entry in told if entry[1] == "slow"] == [("enter", "slow", 1)]
 
 
 def test_scene_knows_a_new_size(results):

@@ -85,6 +85,16 @@ def test_area_decides_where_it_is_asked_for():
     assert zone.inside(found).tolist() == [True, False, True]
 
 
+def test_only_pixels_of_the_mask_count() -> None:
+    """The box lies half in the zone, the mask beside it."""
+    crop = np.zeros((20, 40), bool)
+    crop[:, 20:] = True
+    masks = CropMasks([crop], [(80, 30)], *SIZE)  # its pixels are 100 ... 119
+    found = Instances([[80, 30, 120, 50]], [0.9], [1], masks, ["person"])
+    zone = ZoneSettings("a", HALF, inside="area", min_share=0.1)
+    assert Zone(zone, *SIZE).inside(found).tolist() == [False]
+
+
 def test_classes_and_scores():
     zone = Zone(ZoneSettings("a", HALF, classes=("dog", "cat"), min_score=0.5), *SIZE)
     boxes = [(0, 0, 10, 10)] * 4

@@ -71,6 +71,8 @@ def paste_objects(
         new[key][: len(values)] = values
     free = np.flatnonzero(~sample["ignore"].any(axis=1))[: len(hidden)]
     new["ignore"][free] = sample["boxes"][hidden[: len(free)]]
+    if len(free) < len(hidden):  # as in make_sample: nothing may be learnt as background then
+        new["exhaustive"] = np.zeros_like(new["exhaustive"])
     return new
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from edgemask import boxes as bx
 from edgemask.coco_types import has_outline, usable_outline
 from edgemask.evaluate import check_annotations, evaluate, require_pycocotools
 from edgemask.images import load_image
@@ -120,7 +121,7 @@ def _ignoring_maskless(truth: Mapping[str, Any]) -> dict[str, Any]:
 
 def _prompt(teacher, words: Vocabulary, rgb, annotations: list[dict]) -> SoftInstances | None:
     xywh = np.array([a["bbox"] for a in annotations], np.float32)
-    boxes = np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1)
+    boxes = bx.clip(np.concatenate([xywh[:, :2], xywh[:, :2] + xywh[:, 2:]], 1), *rgb.shape[:2])
     ids = np.array([a["category_id"] for a in annotations], np.int32)
     masks = teacher.segment(rgb, boxes, words.to_teacher(ids))
     return None if masks is None else SoftInstances(boxes, np.ones(len(ids)), ids, masks)
@@ -142,7 +143,7 @@ def _compare(prompted, instances: Instances, annotations: list[dict], size) -> l
         iou = float(coco_mask.iou([rle], [target], [0])[0, 0])
         records.append(
             {
-                "id": annotations[n]["id"],
+                "id": annotations[n].get("id"),
                 "area": float(annotations[n]["area"]),
                 "iou": iou,
                 "score": float(scores[n]),

@@ -88,10 +88,12 @@ def running(
         Gets the engine before the sinks are made, and returns what is to be called last of all.
     """
     from edgemask.live.engine import Engine
+    from edgemask.live.memory import share_heap
     from edgemask.live.notify import Notifier
     from edgemask.live.service import longest_pause, stop_signals
     from edgemask.sinks import start_sinks
 
+    share_heap()
     notifier = Notifier()
     with stop_signals() as stopped, contextlib.ExitStack() as cleanup:
         segmenters = _segmenters(settings, settings.model.pack)

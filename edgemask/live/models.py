@@ -106,6 +106,8 @@ class Models:
         self.loading, self.error = name, ""
         try:
             segmenters = several(self._makers[name]())
+            if len(segmenters) != len(self.segmenters):
+                raise ValueError(f"{len(segmenters)} segmenters in place of {len(self.segmenters)}")
             tuning.moved_to(segmenters[0], name)  # its bounds make sense, or this raises
             if rgb is not None:
                 segmenters[0](rgb)

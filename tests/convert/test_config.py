@@ -154,3 +154,25 @@ def test_the_lite_pack_can_learn_from_the_people_pack() -> None:
     assert lite.rpn.anchor_scale == people.rpn.anchor_scale
     assert lite.mask_head.output_size == people.mask_head.output_size
     assert lite.neck.channels < people.neck.channels
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["train.ema_decay=1.5"], "train.ema_decay must be 0 to 1"),
+        (["train.warmup_steps=-1"], "train.warmup_steps must be 0 or more"),
+        (["distill.zoom=2", "model.backbone.kind=maskrcnn2go"], "distill.zoom is only for"),
+        (["model.mask_head.context.channels=8", "model.mask_head.output_size=13"], "an even size"),
+        (["model.mask_head.context.channels=8", "model.mask_head.blocks=0"], "1 or more blocks"),
+    ],
+)
+def test_refuses_what_does_not_go_together(overrides: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(None, overrides)
+
+
+def test_defaults_that_every_run_relies_on() -> None:
+    """A trunk that is trained as fast as the rest forgets what it knew."""
+    train = from_dict({}).train
+    assert train.backbone_multiplier == 0.15
+    assert train.ema_decay == 0.999

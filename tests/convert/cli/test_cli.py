@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import argparse
+import hashlib
 import json
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 from edgemask_convert.checkpoint import export_model, save_arrays
 from edgemask_convert.cli import VERBS, main
 from edgemask_convert.cli.common import calibration_paths
+from edgemask_convert.cli.train import _first_weights
 from edgemask_convert.config import from_dict
 from edgemask_convert.export.packfile import write_pack
 from synthetic import small_manifest
@@ -311,3 +314,20 @@ def test_calibration_errors(coco: Coco, tmp_path: Path) -> None:
     coco.path.write_text("{}")
     with pytest.raises(OSError, match="is not a COCO annotation file"):
         calibration_paths(coco.folder, coco.path, 5)
+
+
+def test_first_weights_that_are_gone_are_those_that_are_recorded(tmp_path: Path) -> None:
+    """A run that goes on needs no file of them; one that is there is looked at."""
+    first, out = tmp_path / "first.npz", tmp_path / "run"
+    given = {"init": None, "out": out}
+    assert _first_weights(argparse.Namespace(start_from=first, **given)) is None  # no run yet
+    save_arrays(out / "checkpoint.npz", {}, {"data": {"first_weights": "abc"}})
+    for start in (first, None):
+        assert _first_weights(argparse.Namespace(start_from=start, **given)) == "abc"
+    first.write_bytes(b"others")
+    digest = hashlib.sha256(b"others").hexdigest()
+    assert _first_weights(argparse.Namespace(start_from=first, **given)) == digest
+    given["init"] = first
+    assert _first_weights(argparse.Namespace(start_from=None, **given)) == digest
+    save_arrays(out / "checkpoint.npz", {}, {"data": {}})  # of an older version
+    assert _first_weights(argparse.Namespace(start_from=None, init=None, out=out)) is None

@@ -130,3 +130,11 @@ def test_verb(
     assert changed == {"rpn", "box_head"}
     assert run("other.npz") == 1
     assert "trunk" in capsys.readouterr().err
+
+
+def test_both_must_be_of_the_kind_that_learns_by_parts(
+    tiny_2go: Any, tiny_model: Any, drawn_images: list[np.ndarray]
+) -> None:
+    for student, teacher in ((tiny_2go, tiny_model), (tiny_model, tiny_2go)):
+        with pytest.raises(ImitationError, match="must be of the kind maskrcnn2go"):
+            trunk_gap(student, float_pipeline(teacher, CLASSES), drawn_images[0])

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from edgemask_convert.config import AugmentConfig
-from edgemask_convert.data.augment import MAX_IGNORE, MAX_OBJECTS, make_sample
+from edgemask_convert.data.augment import MAX_IGNORE, MAX_OBJECTS, _crop_window, make_sample
 from edgemask_convert.data.dataset import Record
 from PIL import Image
 
@@ -264,3 +264,83 @@ def test_keypoints_outside_of_the_crop_are_not_labelled() -> None:
         assert ((found[inside, :2] >= 0) & (found[inside, :2] < 48)).all()
     assert min(seen) < max(seen) < 17
     np.testing.assert_array_equal(record.keypoints, points)  # the record is untouched
+
+
+def sizes_of_windows(config: AugmentConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Widths and heights of what 200 crops show, in pixels of the photograph."""
+    record = make_record([])
+    windows = [_crop_window(record, config, np.random.default_rng(n)) for n in range(200)]
+    x0, y0, x1, y1 = np.array(windows).T
+    return x1 - x0, y1 - y0
+
+
+def test_scales_are_even_in_the_logarithm() -> None:
+    """As many crops between short sides 60 and 120 as between 120 and 240."""
+    config = dataclasses.replace(PLAIN, min_short_side=60, max_short_side=240)
+    width, height = sizes_of_windows(config)
+    np.testing.assert_allclose(width, height)
+    sides = HEIGHT * config.crop / width
+    assert 60 <= sides.min() < 65 < 220 < sides.max() <= 240.001
+    assert 0.4 < (sides < 120).mean() < 0.6
+
+
+def test_aspect_jitter_changes_the_shape_and_not_the_size() -> None:
+    width, height = sizes_of_windows(dataclasses.replace(PLAIN, aspect_jitter=0.3))
+    np.testing.assert_allclose(width * height, PLAIN.crop**2)
+    shapes = np.log(width / height)
+    assert -0.601 <= shapes.min() < -0.5 < 0.5 < shapes.max() <= 0.601
+
+
+def test_a_close_up_is_flipped_with_its_crop() -> None:
+    """Red is x: the other channels look the same in a mirror."""
+    config = dataclasses.replace(PLAIN, flip=1.0)
+    sample = make_sample(make_record([]), ramp(), config, [0], zoom=2)
+    smaller = sample["closeup"].astype(np.float32).reshape(64, 2, 64, 2, 3).mean((1, 3))
+    assert np.abs(smaller[..., 0] - sample["image"][..., 0]).mean() < 2
+    assert sample["image"][0, 0, 0] > sample["image"][0, -1, 0]
+
+
+def test_colours_do_not_overflow() -> None:
+    white = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
+    config = dataclasses.replace(PLAIN, color=0.3)
+    pixels = [make_sample(make_record([]), white, config, [n])["image"] for n in range(20)]
+    assert np.min(pixels) >= int(255 * 0.65)  # the least gain
+    assert np.max(pixels) == 255
+
+
+def test_objects_without_a_mask_say_so() -> None:
+    boxes = [[20, 30, 90, 100], [100, 20, 130, 60]]
+    record = make_record(boxes, has_mask=np.array([False, True]))
+    sample = make_sample(record, ramp(), dataclasses.replace(PLAIN, crop=256), [0])
+    assert sample["valid"].sum() == 2
+    assert sample["has_mask"][:3].tolist() == [0, 1, 0]
+
+
+def test_most_crops_look_at_an_object() -> None:
+    """Wherever it is: this one is on the right, at the top."""
+    record = make_record([[150, 5, 170, 25]])
+    found = [make_sample(record, ramp(), PLAIN, [n])["valid"].sum() for n in range(100)]
+    assert sum(found) > 65
+
+
+def test_pixels_lie_where_the_boxes_say_beyond_the_edge() -> None:
+    white = Image.new("RGB", (WIDTH, HEIGHT), (255, 255, 255))
+    record = make_record([[0, 0, WIDTH, HEIGHT]])
+    config = dataclasses.replace(PLAIN, min_short_side=30, max_short_side=30, aspect_jitter=0.3)
+    for seed in range(10):
+        sample = make_sample(record, white, config, [seed])
+        rows = np.flatnonzero((sample["image"][..., 0] == 255).any(1))
+        columns = np.flatnonzero((sample["image"][..., 0] == 255).any(0))
+        seen = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+        np.testing.assert_allclose(seen, sample["boxes"][0], atol=1.01)
+
+
+def test_flip_mirrors_all_that_has_a_place() -> None:
+    """Box, ignore region and joint together: the joint in the upper left is in the upper right."""
+    box = [20, 30, 90, 100]
+    keypoints = np.zeros((1, 17, 3), np.float32)
+    keypoints[0, 0] = [20, 30, 2]
+    record = make_record([box], ignore=np.array([box], np.float32), keypoints=keypoints)
+    sample = make_sample(record, ramp(), dataclasses.replace(PLAIN, crop=256, flip=1.0), [0])
+    np.testing.assert_allclose(sample["ignore"][0], sample["boxes"][0])
+    np.testing.assert_allclose(sample["keypoints"][0, 0, :2], sample["boxes"][0, [2, 1]])

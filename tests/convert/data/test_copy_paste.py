@@ -170,3 +170,36 @@ def test_batches_with_copy_paste(tmp_path: Path) -> None:
             else:
                 added += 1
     assert 8 < added < 32
+
+
+def test_a_joint_beside_its_mask_is_pasted() -> None:
+    """Joints of hands and feet lie a pixel or two outside of many a mask."""
+    donor = make_sample([[30, 30, 50, 50]], 200)
+    donor["keypoints"][0, 1:3] = [[52, 40, 2], [56, 40, 2]]
+    made = paste(make_sample([], 50), donor)
+    assert made["keypoints"][0, :3, 2].tolist() == [2, 2, 0]
+
+
+@pytest.mark.parametrize(
+    ("box", "left"), [([0, 0, 40, 10], 8), ([0, 0, 10, 40], 3)], ids=["a fifth", "3 pixels"]
+)
+def test_too_little_that_is_left_is_ignored(box: list[float], left: float) -> None:
+    made = paste(make_sample([box], 50), make_sample([[left, 0, 64, 64]], 200))
+    assert made["valid"].sum() == 1
+    np.testing.assert_array_equal(made["ignore"][0], box)
+
+
+def test_an_edge_that_is_not_covered_stays_where_it_was_drawn() -> None:
+    sample = make_sample([[0.7, 0.7, 40, 39.6]], 50)
+    made = paste(sample, make_sample([[22, 0, 60, 64]], 200))
+    np.testing.assert_allclose(made["boxes"][0], [0.7, 0.7, 22, 39.6])
+
+
+def test_a_hidden_object_that_no_ignore_region_is_left_for() -> None:
+    """Then nothing is learnt as background, as where a crop has too many of them."""
+    sample = make_sample([[8, 8, 20, 20]], 50)
+    sample["ignore"][:] = [50, 50, 60, 60]
+    made = paste(sample, make_sample([[5, 5, 19, 25]], 200))
+    assert made["valid"].sum() == 1
+    assert made["exhaustive"] == 0
+    assert sample["exhaustive"] == 1

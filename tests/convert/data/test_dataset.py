@@ -396,3 +396,13 @@ def test_everything_at_once(coco: Coco) -> None:
     assert all("first: " in str(w.message) for w in caught)
     np.testing.assert_array_equal(record.has_mask, [True, True, False, False])
     assert len(record.ignore) == 1
+
+
+def test_an_image_in_which_nothing_is_labelled_exhaustively(coco: Coco) -> None:
+    """An empty list is not a missing one."""
+    coco.image(1, labeled_cats=[])
+    coco.image(2)
+    coco.add(1, [5, 5, 10, 10])
+    first, second = coco.load().records()
+    assert first.labeled.tolist() == [False, False]
+    assert second.labeled.tolist() == [True, True]

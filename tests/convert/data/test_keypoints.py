@@ -81,3 +81,17 @@ def test_a_head_without_anything_to_learn_is_refused(coco: Coco) -> None:
     check_keypoints(records, plain, Path("a.json"))
     with pytest.raises(ConfigError, match=r"no object of class 1 in a\.json has a labelled"):
         check_keypoints(records, pose, Path("a.json"))
+
+
+def test_each_category_has_its_own_order(coco: Coco) -> None:
+    for category, names in zip(
+        coco.data["categories"], (["left_wrist", "nose"], ["nose", "left_eye"]), strict=True
+    ):
+        category["keypoints"] = names
+    coco.image(1)
+    coco.add(1, [2, 2, 20, 20], keypoints=[4, 5, 2, 6, 7, 2])
+    coco.add(1, [10, 2, 20, 20], category_id=2, keypoints=[14, 15, 2, 16, 17, 2])
+    (record,) = coco.load().records()
+    assert np.flatnonzero(record.keypoints[0, :, 2]).tolist() == [0, 9]
+    assert np.flatnonzero(record.keypoints[1, :, 2]).tolist() == [0, 1]
+    np.testing.assert_array_equal(record.keypoints[1, 0], [14.5, 15.5, 2])

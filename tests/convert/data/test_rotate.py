@@ -161,3 +161,31 @@ def test_batches_with_rotation(tmp_path: Path) -> None:
         np.testing.assert_array_equal(after["image"], same["image"])
         turned += sum((a != b).any() for a, b in zip(before["image"], after["image"], strict=True))
     assert 25 < turned < 55
+
+
+def test_who_has_a_mask_is_still_known() -> None:
+    record = make_record([[0, 0, 4, 4], [50, 30, 70, 50]], has_mask=np.array([True, False]))
+    turned, _ = rotate_record(record, picture_of(record), 45)
+    assert turned.labels.tolist() == [1]  # the corner is gone
+    assert turned.has_mask.tolist() == [False]
+
+
+def test_crowds_keep_their_corners() -> None:
+    """What is ignored may be too large, and not too small: no ellipse is taken for it."""
+    record = make_record([], ignore=np.array([[50, 30, 70, 50]], np.float32))
+    turned, _ = rotate_record(record, Image.new("RGB", (WIDTH, HEIGHT)), 45)
+    reach = 10 * 2**0.5
+    expected = [[60 - reach, 40 - reach, 60 + reach, 40 + reach]]
+    np.testing.assert_allclose(turned.ignore, expected, atol=1e-3)
+
+
+def test_photographs_are_turned_both_ways(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.png"
+    Image.new("RGB", (WIDTH, HEIGHT)).save(path)
+    config = Config()
+    config.train.batch_size = 4
+    config.augment = dataclasses.replace(config.augment, crop=64, rotate=20.0)
+    seen: list[float] = []
+    monkeypatch.setattr(loader, "rotate_record", lambda r, i, d: (seen.append(d), (r, i))[1])
+    list(loader.batches([make_record([[30, 20, 60, 60]], path=path)], config, 0, 10))
+    assert -20 <= min(seen) < -10 < 10 < max(seen) <= 20

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -132,3 +133,13 @@ def test_keypoints_that_moved() -> None:
     theirs.keypoints[1, 3] = [40, 42, 0.1]
     theirs.keypoints[0, 7] = [50, 50, 0.9]  # sure in the other only
     assert keypoint_shifts(mine, theirs) == pytest.approx([5 / 20, 2 / 40])
+
+
+def test_another_network_than_the_parent(small_pack: Path, tiny_model: Any) -> None:
+    """Refused before the photographs: the tensors would be of other shapes, or not there."""
+    with pytest.raises(ValueError, match=r"network than the pack .*: channels of its \w+ are \["):
+        verify(load_pack(small_pack), tiny_model, [])
+    heatmaps = {"outputs": {"logits": {"shape": [-1, 56, 56, 17]}}}
+    pack: Any = SimpleNamespace(name="pose", manifest={"stages": {"keypoint_head": heatmaps}})
+    with pytest.raises(ValueError, match=r"its keypoint_head are \[\], in the pack \[17\]"):
+        compare_tensors(pack, tiny_model, {}, [], Verification())

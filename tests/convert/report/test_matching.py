@@ -100,3 +100,17 @@ def test_nothing_found_and_nothing_there() -> None:
     assert matches.images == [1]
     assert matches.found.shape == (2, 0)
     assert np.isnan(precision_at_recall(matches, 0.5)).all()
+
+
+def test_a_crowd_of_another_class_is_no_object() -> None:
+    crowd = {**result(1, 2, square(0), 1), "iscrowd": 1}
+    matches = match([result(1, 1, square(0), 0.9)], scene(crowd), [1, 2])
+    assert matches.other_iou.tolist() == [0]
+
+
+def test_a_hundred_of_each_class() -> None:
+    found = [result(1, c, square(0), 1 - n / 200) for c, count in ((1, 101), (2, 60))
+             for n in range(count)]  # fmt: skip
+    matches = match(found, scene(), [1, 2])
+    assert np.bincount(matches.category).tolist() == [0, 100, 60]
+    assert matches.score[matches.category == 1].min() == pytest.approx(1 - 99 / 200)

@@ -15,6 +15,7 @@ from edgemask_convert.report.statistics import (
     false_alarms,
     image_quality,
     missed_by_size,
+    precision_at_recall,
     score_curve,
 )
 
@@ -136,3 +137,30 @@ def test_empty_images_are_those_that_promise_it() -> None:
 def test_image_quality(matches: Matches) -> None:
     """One right with IoU 1, four wrong, two missed."""
     assert image_quality(matches, 0.5) == {1: (1 / (1 + 6 / 2), 6)}
+
+
+def test_medium_objects_reach_to_96_pixels(matches: Matches) -> None:
+    larger = dataclasses.replace(matches, area=np.array([1024.0, 9215.0, 5000.0]))
+    assert missed_by_size(larger, 0.5)["medium"] == (2, 3)
+
+
+def test_the_right_place_of_another_class_is_an_error_of_class() -> None:
+    """Although an object of its own class is near: IoU 1/3, and 9/11 with the other."""
+    data = scene(result(1, 1, square(0), 1), result(1, 2, square(6), 1))
+    counts = error_types(match([result(1, 1, square(5), 0.9)], data, [1, 2]), 0.5)
+    assert counts["class"] == 1
+    assert counts["place"] == 0
+
+
+def test_what_lies_in_a_crowd_counts_for_nothing() -> None:
+    data = scene({**result(1, 1, square(0), 1), "iscrowd": 1}, result(1, 1, square(30), 1))
+    found = [result(1, 1, square(0), 0.9), result(1, 1, square(30), 0.8)]
+    matches = match(found, data, [1])
+    assert score_curve(matches).precision.tolist() == [1]
+    assert image_quality(matches, 0.5) == {1: (1.0, 0)}
+
+
+def test_everything_found_is_a_precision_of_one_everywhere() -> None:
+    data = scene(result(1, 1, square(0), 1))
+    curve = precision_at_recall(match([result(1, 1, square(0), 0.9)], data, [1]), 0.5)
+    assert curve.tolist() == [1.0] * 101

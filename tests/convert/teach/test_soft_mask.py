@@ -76,3 +76,9 @@ def test_the_dataset_names_a_damaged_one(coco) -> None:
     number = coco.add(5, [2, 3, 10, 10], [], soft_mask={"size": 4, "data": "AAAA"})
     with pytest.raises(DatasetError, match=f"annotation {number} of image 5: not a soft mask"):
         coco.load().records()
+
+
+def test_a_size_that_no_teacher_gives_is_refused() -> None:
+    assert decode_soft_mask(encode_soft_mask(np.zeros((512, 512)))).shape == (512, 512)
+    with pytest.raises(ValueError, match="size 513 is not between 1 and 512"):
+        decode_soft_mask(encode_soft_mask(np.zeros((513, 513))))

@@ -199,3 +199,36 @@ def test_mask_score() -> None:
 def test_thresholds_in_the_wrong_order(values: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="doubt"):
         Rules(*values)
+
+
+def test_a_mask_is_taken_from_a_detection_of_the_same_class(fake_teacher: Any) -> None:
+    found = detections(([4, 4, 12, 12], 0.9, 9), ([4, 4, 12, 12], 0.4, 7))
+    found.masks[1, :, :2] = 0  # the disc, which is not the first: only its right half
+    teacher = fake_teacher(found, promptable=False)
+    filled = teach(teacher, [label(1, [4, 4, 8, 8], segmentation=[])]).filled
+    mask = decode_soft_mask(filled[1]["soft_mask"])
+    assert (mask[:, 0] < 30).all()
+    hat = detections(([4, 4, 12, 12], 0.9, 9))
+    teacher = fake_teacher(hat, promptable=False)
+    assert teach(teacher, [label(1, [4, 4, 8, 8], segmentation=[])]).filled == {}
+
+
+def test_area_is_that_of_the_mask(fake_teacher: Any) -> None:
+    """COCO's size classes are by it."""
+    found = detections(([1, 1, 9, 9], 0.9, 9))
+    found.masks[0, :, 1:] = 0.1  # a quarter of the box
+    (added,) = teach(fake_teacher(found), [], labeled_cats=[]).added
+    assert added["area"] == pytest.approx(16)
+
+
+def test_less_than_a_pixel_is_not_added(fake_teacher: Any) -> None:
+    found = detections(([1, 1, 1.8, 9], 0.9, 9), ([1, 1, 9, 1.8], 0.2, 7), ([5, 5, 6, 6], 0.9, 7))
+    added = teach(fake_teacher(found), [], Rules(doubt=0.1), labeled_cats=[]).added
+    assert [a["bbox"] for a in added] == [[5, 5, 1, 1]]
+
+
+def test_another_class_in_nearly_the_same_place(fake_teacher: Any) -> None:
+    """IoU 2/3 with a labelled disc is too little to contradict a hat, and .82 is not."""
+    found = detections(([20, 2, 30, 12], 0.9, 9), ([20, 1, 30, 11], 0.9, 9))
+    added = teach(fake_teacher(found), [label(2, [20, 0, 10, 10])], labeled_cats=[]).added
+    assert [a["bbox"][:2] for a in added] == [[20, 2]]

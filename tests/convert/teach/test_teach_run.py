@@ -12,11 +12,14 @@ import pytest
 from edgemask_convert.cli import main
 from edgemask_convert.data.dataset import DatasetError, DatasetWarning
 from edgemask_convert.jobs.journal import Journal, JournalError
+from edgemask_convert.teach.measure import measure_teacher
 from edgemask_convert.teach.merge import Rules
 from edgemask_convert.teach.protocol import SoftInstances
 from edgemask_convert.teach.run import assemble, read_dataset, teach_dataset
+from PIL import Image
 
 from edgemask.errors import SourceError
+from edgemask.evaluate import load_annotations
 
 RUN = {"source": "fake"}
 MASK = np.full((1, 4, 4), 0.9, np.float32)
@@ -301,3 +304,79 @@ def test_another_folder_than_that_of_the_images(
 def test_measure_needs_annotations(own_teacher: str, tmp_path: Path, capsys: Any) -> None:
     assert main(["teach", "--teacher", own_teacher, "--images", str(tmp_path), "--measure"]) == 1
     assert "--measure needs --annotations" in capsys.readouterr().err
+
+
+def test_measuring_on_images_of_another_size(dataset: Any, own_teacher: str, capsys: Any) -> None:
+    Image.new("RGB", (80, 60)).save(dataset.folder / "3.png")
+    assert main(arguments(own_teacher, dataset, "--measure")) == 1
+    assert "3.png is 80x60, the annotations say 40x30" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", ["categories", "labels"])
+def test_a_stopped_run_goes_on_with_the_same_question_only(
+    dataset: Any, fake_teacher: Any, tmp_path: Path, changed: str
+) -> None:
+    class Killed(fake_teacher):
+        def label(self, image: Any) -> Any:
+            raise KeyboardInterrupt
+
+    out = tmp_path / "taught.json"
+    with pytest.raises(KeyboardInterrupt):
+        teach(Killed(), dataset, out)
+    if changed == "labels":
+        dataset.data["annotations"][1]["bbox"] = [3, 3, 10, 10]
+        dataset.path.write_text(json.dumps(dataset.data))
+    options = {"category_ids": [1]} if changed == "categories" else {}
+    with pytest.raises(JournalError, match="begun with another"):
+        teach(fake_teacher(), dataset, out, **options)
+
+
+def test_what_has_no_mask_is_not_measured(dataset: Any, fake_teacher: Any) -> None:
+    """Neither crowds nor boxes alone: to miss them, or to find them, is neither right nor wrong."""
+
+    class Third(fake_teacher):
+        def label(self, image: Any) -> SoftInstances:
+            third = image[0, 0, 1] == 103  # the colour says which image it is
+            mask = np.ones((1, 4, 4), np.float32)
+            found = SoftInstances([[2, 3, 12, 13]], [0.8], [7], mask)
+            return found if third else SoftInstances.empty()
+
+        def segment(self, image: Any, boxes: Any, class_ids: Any) -> Any:
+            return np.ones((len(boxes), 4, 4), np.float32)
+
+    number = dataset.add(3, [20, 5, 10, 10], iscrowd=1)
+    dataset.path.write_text(json.dumps(dataset.data))
+    report = measure_teacher(Third(), load_annotations(dataset.path), dataset.folder, [1])
+    assert report["detection"]["bbox"]["AP"] == pytest.approx(1)
+    assert number not in [record["id"] for record in report["records"]]
+    assert len(report["records"]) == 1
+
+
+def test_a_line_that_a_kill_cut_off_is_written_over(tmp_path: Path) -> None:
+    path = tmp_path / "a.partial"
+    journal = Journal(path, RUN)
+    journal.add(1, {"results": []})
+    assert path.read_text().count("\n") == 2  # not only when it is closed
+    journal.close()
+    with open(path, "a") as file:
+        file.write('{"image_id": 2, "res')
+    journal = Journal(path, RUN)
+    assert list(journal.done) == [1]
+    journal.add(3, {"results": []})
+    journal.close()
+    again = Journal(path, RUN)
+    assert list(again.done) == [1, 3]
+    again.close()
+
+
+def test_measuring_asks_what_teaching_asks(dataset: Any, fake_teacher: Any) -> None:
+    """Boxes inside of the image; and ids are not needed, as COCO's evaluation does without them."""
+    dataset.data["annotations"][1]["bbox"] = [-5, 3, 60, 10]
+    dataset.path.write_text(json.dumps(dataset.data))
+    truth = load_annotations(dataset.path)
+    for annotation in truth["annotations"]:
+        del annotation["id"]
+    teacher = fake_teacher()
+    report = measure_teacher(teacher, truth, dataset.folder, [1])
+    assert teacher.asked[0].tolist() == [[0, 3, 40, 13]]
+    assert len(report["records"]) == 1

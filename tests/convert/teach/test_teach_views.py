@@ -143,3 +143,20 @@ def test_features_of_an_image_are_computed_once_and_only_where_needed(corner: An
     assert Bright.opened == 4
     teacher.segment(corner.copy(), boxes, ids)
     assert Bright.opened == 6
+
+
+def test_boxes_are_clipped_to_the_image(corner: Any) -> None:
+    """A mask is relative to its box: it has to be asked for in the box that is given."""
+    asked = []
+
+    class Beyond(Bright):
+        def detect(self) -> Found:
+            return found(([-2, -1, 50, 30], 0.9, 3))
+
+        def masks(self, boxes: Any, class_ids: Any) -> Any:
+            asked.append(boxes.tolist())
+            return np.ones((len(boxes), 4, 4), np.float32)
+
+    seen = ViewTeacher("beyond", {3: "l"}, Beyond, (50,)).label(corner)
+    assert seen.boxes.tolist() == [[0, 0, 40, 20]]
+    assert asked == [[[0, 0, 40, 20]]]

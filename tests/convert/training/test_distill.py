@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -134,3 +136,93 @@ def test_a_teacher_of_something_else_is_refused(tiny_model: Any) -> None:
         Distillation(tiny_model, build_model(config(classes=[1])), DistillConfig())
     with pytest.raises(DistillError, match="3 channels are named, the student has 16"):
         Distillation(tiny_model, tiny_model, DistillConfig(), [0, 1, 2])
+
+
+def part(channels: int = 16, **changes: Any) -> Any:
+    """As much of a network as is looked at before its layers are."""
+    layout = SimpleNamespace(channels=channels, features={"p3": 8}, rpn_levels=["3"])
+    return SimpleNamespace(config=config(**changes), layout=layout)
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ({"rpn__anchor_scale": 6.0}, "rpn.anchor_scale"),
+        ({"rpn__anchor_ratios": [0.5]}, "rpn.anchor_ratios"),
+        ({"box_head__box_weights": [1.0] * 4}, "box_head.box_weights"),
+        ({"box_head__activation": "softmax"}, "box_head.activation"),
+        ({"box_head__class_agnostic": False}, "box_head.class_agnostic"),
+        ({"mask_head__class_agnostic": False}, "mask_head.class_agnostic"),
+        ({"mask_head__output_size": 12}, "mask_head.output_size"),
+        ({"classes": [2, 1]}, "classes"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_answers_must_mean_the_same(change: dict[str, Any], name: str) -> None:
+    with pytest.raises(DistillError, match=rf"the teacher's {name} is .*, the student's"):
+        Distillation(part(), part(**change), DistillConfig())
+
+
+def test_first_stage_by_hand() -> None:
+    """Two anchors: the teacher gives .5 to one and nothing to the other."""
+    distillation = Distillation(part(channels=2), part(channels=2), DistillConfig())
+
+    def outputs(features: list[float], logits: list[float], deltas: float) -> dict[str, Any]:
+        return {
+            "p3": tf.reshape(tf.constant(features), (1, 1, 1, 2)),
+            "rpn_logits_3": tf.reshape(tf.constant(logits), (1, 1, 1, 2)),
+            "rpn_deltas_3": tf.fill((1, 1, 1, 8), deltas),
+        }
+
+    theirs = outputs([1.0, 3.0], [0.0, -30.0], 0.0)
+    same = distillation.first_stage_losses(outputs([2.0, 3.0], [0.0, -30.0], 0.0), theirs)
+    # squared error 1 over squared deviations 1 + 1 (and a thousandth of the count)
+    assert float(same["distill_feature"]) == pytest.approx(1 / 2.002)
+    assert float(same["distill_rpn"]) == pytest.approx(0, abs=1e-5)
+    moved = distillation.first_stage_losses(outputs([1.0, 3.0], [0.0, -30.0], 1.0), theirs)
+    # four deltas 1 off, for half an anchor; counted by the half anchor and 1
+    assert float(moved["distill_rpn"]) == pytest.approx(4 * 0.5 / 1.5, rel=1e-4)
+    surer = distillation.first_stage_losses(
+        outputs([1.0, 3.0], [math.log(3.0), -30.0], 0.0), theirs
+    )
+    # .75 for .5: divergence log(2 / sqrt 3), times the squared gap of .25
+    expected = np.log(2 / np.sqrt(3)) * 0.25**2 / 1.5
+    assert float(surer["distill_rpn"]) == pytest.approx(expected, rel=1e-3)
+
+
+def test_boxes_are_learnt_where_the_teacher_sees_an_object() -> None:
+    """With softmax the first column is the background, which has no box."""
+    made = part(box_head__activation="softmax", box_head__class_agnostic=False)
+    answer = {"logits": tf.constant([[20.0, 0, 0], [0, 0, 20.0]]), "deltas": tf.zeros((2, 8))}
+    made.box_head = lambda features, training: answer
+    distillation = Distillation(made, made, DistillConfig())
+    rois, weight = tf.constant([[0.0, 0, 20, 20], [10, 10, 40, 40]]), tf.ones(2)
+
+    def boxes(moved: list[list[float]]) -> float:
+        head = {"logits": answer["logits"], "deltas": tf.constant(moved)}
+        return float(distillation.box_losses(head, lambda _: None, rois, weight)["distill_box"])
+
+    still = [0.0] * 4
+    assert boxes([still + still, still + still]) == pytest.approx(0, abs=1e-6)
+    assert boxes([[9.0] * 4 + [9.0] * 4, still + still]) == pytest.approx(0, abs=1e-6)
+    assert boxes([still + still, [9.0] * 4 + still]) == pytest.approx(0, abs=1e-6)
+    assert boxes([still + still, still + [9.0] * 4]) > 0.1
+
+
+def test_no_gradient_reaches_the_teachers_heads() -> None:
+    """Its weights may be in the tape where a network teaches itself."""
+    made = part()
+    scale = tf.Variable(1.0)
+    made.box_head = lambda features, training: {
+        "logits": scale * tf.ones((2, 2)), "deltas": scale * tf.ones((2, 4)),
+    }  # fmt: skip
+    made.mask_head = lambda features, training: {"logits": scale * tf.ones((2, 4, 4, 1))}
+    distillation = Distillation(made, made, DistillConfig())
+    rois, weight = tf.constant([[0.0, 0, 20, 20], [10, 10, 40, 40]]), tf.ones(2)
+    with tf.GradientTape() as tape:
+        head = {"logits": tf.zeros((2, 2)), "deltas": tf.zeros((2, 4))}
+        found = distillation.box_losses(head, lambda _: None, rois, weight)
+        found["mask"] = distillation.mask_loss(tf.zeros((2, 4, 4)), lambda _: None, weight)
+        value = tf.add_n(list(found.values()))
+    assert float(value) > 0
+    assert tape.gradient(value, scale) is None

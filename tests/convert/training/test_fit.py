@@ -8,6 +8,7 @@ import signal
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -176,3 +177,11 @@ def test_a_worker_that_went_away_is_one_line(tmp_path: Path) -> None:
     trainer.replicas = 1
     with pytest.raises(tf.errors.UnavailableError):
         run(trainer, tmp_path, [{}] * 3)
+
+
+def test_saves_every_so_many_minutes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = FakeTrainer(10, save_minutes=1.0)
+    clock = SimpleNamespace(monotonic=lambda: 30.0 * trainer.step)  # a step takes half a minute
+    monkeypatch.setattr("edgemask_convert.training.fit.time", clock)
+    assert run(trainer, tmp_path, [{}] * 10) is None
+    assert trainer.saved == [3, 6, 9, 10]

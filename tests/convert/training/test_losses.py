@@ -141,3 +141,31 @@ def test_class_softmax_is_a_mean_over_regions() -> None:
         logits, np.zeros(3, int), array(0, 0, 0), array([1], [1], [1]), array(0, 0, 0)
     )
     assert float(nothing) == 0
+
+
+def test_class_softmax_takes_the_column_of_the_class() -> None:
+    """The background is the first column, so class 0 is the second."""
+    logits = array([math.log(2), 0, math.log(5)])  # shares 2/8, 1/8 and 5/8
+    for label, share in ((0, 1 / 8), (1, 5 / 8)):
+        found = losses.class_softmax(logits, np.array([label]), array(1), array([1, 1]), array(1))
+        assert float(found) == pytest.approx(-math.log(share))
+
+
+def test_counts_are_those_of_all_replicas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With as many regions on a second replica, this one's part of the mean is half."""
+    ones, masks = np.ones((2, 2), np.float32), np.ones((2, 4, 4), np.float32)
+    calls = {
+        "class_quality": lambda: losses.class_quality(ones, 0 * ones, ones),
+        "class_softmax": lambda: losses.class_softmax(
+            np.ones((2, 3), np.float32), np.zeros(2, int), ones[0], ones, ones[0]
+        ),
+        "mask_bce_dice": lambda: losses.mask_bce_dice(-masks, masks, ones[0]),
+        "heatmap_cross_entropy": lambda: losses.heatmap_cross_entropy(
+            np.ones((2, 4, 4, 2), np.float32), np.full((2, 4, 4, 2), 1 / 16, np.float32), ones
+        ),
+    }
+    alone = {name: float(loss()) for name, loss in calls.items()}
+    monkeypatch.setattr(losses, "total", lambda value: 2 * value)
+    for name, loss in calls.items():
+        assert float(loss()) == pytest.approx(alone[name] / 2), name
+        assert alone[name] > 0

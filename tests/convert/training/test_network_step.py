@@ -269,3 +269,90 @@ def test_no_gradient_reaches_a_stage_that_is_left_as_it_is(
     found = gradients(StepLosses(tiny_pose, config), batch, "total", weights)
     assert np.abs(found["lateral"]).max() == 0
     assert np.abs(found["keypoints"]).max() > 0
+
+
+def test_scores_do_not_move_boxes(
+    step: StepLosses, tiny_model: Any, batch: dict[str, np.ndarray]
+) -> None:
+    """The IoU that a score learns is a number: a worse box would make it easier to learn."""
+    layers = {"rpn_class": (tiny_model.first_stage, "rpn_deltas"),
+              "class": (tiny_model.box_head, "box_deltas")}  # fmt: skip
+    for loss, (stage, layer) in layers.items():
+        weights = {"deltas": stage.get_layer(layer).kernel}
+        assert np.abs(gradients(step, batch, loss, weights)["deltas"]).max() == 0, loss
+
+
+def test_what_is_labelled_is_known_of_each_image(
+    step: StepLosses, tiny_model: Any, batch: dict[str, np.ndarray]
+) -> None:
+    """The first image teaches nothing at all, the second only that class 1 is not there."""
+    batch["valid"][:] = batch["has_mask"][:] = batch["boxes"][:] = 0
+    batch["exhaustive"][0] = batch["labeled"][1, 1] = 0
+    weights = {"kernel": tiny_model.box_head.get_layer("box_logits").kernel}
+    found = gradients(step, batch, "class", weights)["kernel"]
+    assert np.abs(found[:, 0]).max() > 0
+    assert np.abs(found[:, 1]).max() == 0
+
+
+def test_a_cropped_mask_keeps_its_place(step: StepLosses, batch: dict[str, np.ndarray]) -> None:
+    """A bitmap divides the box before cropping: here its right half is what is seen."""
+    batch["has_mask"][0, 1] = 0
+    batch["bitmaps"][0, 0] = 255
+    whole = losses(step, batch)["mask"]
+    batch["full_boxes"][0, 0] = [-32, 6, 40, 50]
+    batch["bitmaps"][0, 0, :, :32] = 0
+    assert losses(step, batch)["mask"] == pytest.approx(whole, rel=0.02)
+
+
+class FakeDistillation:
+    """A teacher that sees crops twice as large and knows of regions below 20 x 20 pixels."""
+
+    zoom = 2
+
+    def first_stage(self, image: Any) -> dict[str, Any]:
+        self.image = image
+        return {}
+
+    def first_stage_losses(self, ours: Any, theirs: Any) -> dict[str, Any]:
+        return {"distill_feature": tf.constant(1.0), "distill_rpn": tf.constant(2.0)}
+
+    def trust(self, rois: Any) -> Any:
+        return tf.cast(tf.reduce_prod(rois[:, 2:] - rois[:, :2], -1) < 400, tf.float32)
+
+    def box_losses(self, head: Any, pool: Any, rois: Any, weight: Any) -> dict[str, Any]:
+        self.pools, self.rois, self.weight = [pool], rois, weight
+        return {"distill_class": tf.constant(3.0), "distill_box": tf.constant(4.0)}
+
+    def mask_loss(self, logits: Any, pool: Any, weight: Any, column: Any = None) -> Any:
+        self.pools.append(pool)
+        self.mask_weight = weight
+        return tf.constant(5.0)
+
+
+def test_what_a_teacher_is_asked(tiny_model: Any, batch: dict[str, np.ndarray]) -> None:
+    shares = {"feature": 0.1, "rpn": 0.2, "class": 0.3, "box": 0.4, "mask": 0.5}
+    config = from_dict(TINY | {"distill": {f"weight_{k}": v for k, v in shares.items()}})
+    teacher: Any = FakeDistillation()
+    step = StepLosses(tiny_model, config, teacher)
+    alone = losses(StepLosses(tiny_model, config), batch)
+    batch["closeup"] = batch["image"].repeat(2, axis=1).repeat(2, axis=2)
+    batch["closeup"][:, ::2] //= 2
+    found = losses(step, batch)
+    sums = sum(shares[k] * n for n, k in enumerate(shares, 1))
+    assert found["total"] == pytest.approx(alone["total"] + sums, rel=1e-5)
+    np.testing.assert_allclose(teacher.image, (batch["closeup"].astype("f4") - 128) / 128)
+    # regions of twice the size, and only the small ones
+    step._pool = lambda pyramid, head, rois: rois  # type: ignore[method-assign]
+    asked, asked_masks = (pool(None).numpy().reshape(-1, 4) for pool in teacher.pools)
+    rois, weight = teacher.rois.numpy(), teacher.weight.numpy()
+    np.testing.assert_array_equal(asked, 2 * rois)
+    small = (rois[:, 2:] - rois[:, :2]).prod(1) < 400
+    assert set(weight[small]) | {0} == {0, 1}
+    assert weight[small].any()
+    assert not weight[~small].any()
+    assert (~small).any()
+    # both objects are larger than that
+    assert ((asked_masks[:, 2:] - asked_masks[:, :2]).prod(1) > 4 * 400).any()
+    assert not teacher.mask_weight.numpy()[
+        (asked_masks[:, 2:] - asked_masks[:, :2]).prod(1) >= 4 * 400
+    ].any()

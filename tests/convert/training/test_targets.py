@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from edgemask_convert.training.targets import (
     AnchorTargets,
     RoISample,
@@ -376,3 +377,60 @@ def test_iou_assignment_without_objects() -> None:
     assert not assign_iou([[0, 0, 0, 0]], valid=[0], exhaustive=0).negative.any()
     crowd = assign_iou([[0, 0, 0, 0]], valid=[0], ignore=[[0, 0, 16, 16]])
     assert np.flatnonzero(crowd.negative == 0).tolist() == [0, 1, 4, 5]
+
+
+@pytest.mark.parametrize(
+    "box", [[4.5, 8, 12.5, 16], [8, 4.5, 16, 12.5], [11.5, 8, 19.5, 16], [8, 11.5, 16, 19.5]]
+)
+def test_centre_must_lie_inside_on_every_side(box: list[float]) -> None:
+    # Anchor 5 has IoU .39 and its centre half a pixel inside; the neighbour's .28 is above the
+    # threshold of .20 or .22, but its centre is half a pixel outside.
+    np.testing.assert_array_equal(np.flatnonzero(assign([box]).positive), [5])
+
+
+def test_nine_anchors_of_a_level_are_candidates() -> None:
+    # IoU .46, .31, .08, .06 and 0: mean .10 + deviation .16 of nine. Of the nearest three the
+    # threshold would be .44.
+    found = assign([[0, 0, 14, 10]])
+    np.testing.assert_array_equal(np.flatnonzero(found.positive), [0, 1])
+
+
+def test_candidates_of_all_levels_count() -> None:
+    anchors = pyramid_anchors([(4, 4), (2, 2)], [8, 16], [8, 16], [1.0])
+    box = np.array([[[0, 0, 16, 10]]], np.float32)
+    found = assign_anchors(
+        anchors, [16, 4], box, np.ones((1, 1), np.float32), NOTHING, np.ones(1, np.float32)
+    )
+    # IoU .625, .4 and .4, .077 twice and 0 of 13 candidates: mean .121 + deviation .202
+    np.testing.assert_array_equal(np.flatnonzero(found.positive[0]), [0, 1, 16])
+
+
+def test_each_side_is_moved_by_its_own_length() -> None:
+    wide = np.array([[[10, 40, 80, 50], [40, 10, 50, 80]]], np.float32)
+    for seed in range(10):
+        found = sample_rois(
+            np.zeros((1, 20, 4), np.float32), wide, np.ones((1, 2), np.float32), NOTHING,
+            np.ones(1, np.float32), SIDE, 8, 4, SEED + seed,
+        )  # fmt: skip
+        for box, matched, counts in zip(
+            found.boxes[0].numpy(), found.matched[0].numpy(), found.weight[0].numpy(), strict=True
+        ):
+            if counts:
+                sides = np.tile(wide[0, matched, 2:] - wide[0, matched, :2], 2)
+                assert (np.abs(box - wide[0, matched]) <= 0.12 * sides + 1e-4).all()
+
+
+def test_refined_boxes_stay_inside_and_take_no_gradient() -> None:
+    sample = head_sample()
+    refined = tf.Variable(np.array([[-3, -2, 20, 20], [-3, -2, 20, 20], [50, 50, 99, 97],
+                                    [0, 0, 1, 1]], np.float32))  # fmt: skip
+    for seed in range(10):
+        with tf.GradientTape() as tape:
+            rois, _, weight = head_rois(
+                sample, refined, TWO, np.ones((1, 2), "f4"), SIDE, 3, np.array([seed, 1], "i4")
+            )
+            value = tf.reduce_sum(rois)
+        assert np.asarray(weight).sum() == 3
+        assert rois.numpy().min() >= 0
+        assert rois.numpy().max() <= SIDE
+        assert tape.gradient(value, refined) is None

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -244,3 +245,77 @@ def test_exported_model_is_no_training_checkpoint(
     export_model(path, trainer.model, {"config": trainer.config.to_dict(), "step": 7})
     with pytest.raises(CheckpointError, match="has no"):
         trainer.restore(path)
+
+
+def test_what_a_step_is_given(saved: tuple[Trainer, Path], batch: dict[str, np.ndarray]) -> None:
+    """Rates of both groups of weights, a seed of its own, and how fast the average forgets."""
+    other = copy.copy(saved[0])
+    seen: list[tuple[list[int], float]] = []
+
+    def step(tensors: Any, seed: Any, decay: Any, stop: Any) -> dict[str, float]:
+        seen.append((seed.numpy().tolist(), float(decay)))
+        return {"total": 1.0, "grad_norm": 1.0, "stop": 0.0}
+
+    other._train_step = step
+    for number in (0, 2, 10**6):
+        other.step = number
+        other.train_batch(batch)
+        rate = learning_rate(number, 4, other.config)
+        slow, fast = (float(optimizer.learning_rate) for optimizer in other.optimizers)
+        assert fast == pytest.approx(rate)
+        assert slow == pytest.approx(rate * other.config.train.backbone_multiplier)
+    # 1 of 10 at first, 3 of 12, and never more than the configuration says
+    assert seen == [([1, 0], pytest.approx(0.1)), ([1, 2], pytest.approx(0.25)),
+                    ([1, 10**6], pytest.approx(other.config.train.ema_decay))]  # fmt: skip
+
+
+class Recorder:
+    """An optimiser that only looks."""
+
+    def apply(self, gradients: list[Any], weights: list[Any]) -> None:
+        self.given = {w.path: np.asarray(tf.convert_to_tensor(g)) for g, w in
+                      zip(gradients, weights, strict=True)}  # fmt: skip
+
+
+def test_gradients_are_clipped_together_and_the_average_follows(
+    saved: tuple[Trainer, Path], eager: None
+) -> None:
+    other = copy.copy(saved[0])
+    other.optimizers = [Recorder(), Recorder()]
+    weights = other.slow + other.fast
+    # the gradient of each weight is 1000 everywhere
+    other.losses = lambda batch, seed: {
+        "total": 1000.0 * tf.add_n([tf.reduce_sum(weight.value) for weight in weights])
+    }
+    before = {name: variable.numpy() for name, variable in other.ema.items()}
+    found = other._step({}, tf.constant([1, 0]), tf.constant(0.75), tf.constant(0.0))
+    size = sum(int(np.prod(weight.shape)) for weight in weights)
+    assert float(found["grad_norm"]) == pytest.approx(1000 * size**0.5, rel=1e-4)
+    given = [np.square(g).sum() for opt in other.optimizers for g in opt.given.values()]
+    assert len(given) == len(weights)
+    assert sum(given) ** 0.5 == pytest.approx(other.config.train.clip_norm, rel=1e-4)
+    try:
+        for name, variable in other.ema.items():
+            expected = 0.75 * before[name] + 0.25 * np.asarray(other.named[name])
+            np.testing.assert_allclose(variable, expected, atol=1e-6)
+    finally:
+        for name, variable in other.ema.items():
+            variable.assign(before[name])
+
+
+def test_only_kernels_decay() -> None:
+    """What does not learn shrinks by the rate times the decay, but for biases and norms."""
+    trainer = make_trainer()
+    before = {weight.path: np.asarray(weight).copy() for weight in trainer.fast}
+    optimizer = trainer.optimizers[1]
+    optimizer.learning_rate.assign(0.5)
+    optimizer.apply([tf.zeros_like(weight.value) for weight in trainer.fast], trainer.fast)
+    kept = 1 - 0.5 * trainer.config.train.weight_decay
+    assert 0 < kept < 1
+    seen = set()
+    for weight in trainer.fast:
+        kind = weight.path.rsplit("/", 1)[1]
+        seen.add(kind)
+        share = 1 if kind in ("bias", "beta", "gamma") else kept
+        np.testing.assert_allclose(weight, before[weight.path] * share, rtol=1e-5, atol=1e-8)
+    assert {"kernel", "bias", "gamma", "beta"} <= seen

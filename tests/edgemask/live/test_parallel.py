@@ -141,6 +141,17 @@ def test_another_model_takes_the_place_of_all() -> None:
         assert [len(s.seen) for s in old] == counts
 
 
+def test_too_few_of_another_model_are_not_taken() -> None:
+    old = [SlowSegmenter(name="first") for _ in range(2)]
+    engine = make(old, model="first", models={"first": lambda: old, "second": SlowSegmenter})
+    with engine:
+        engine.configure(model="second")
+        error = until(lambda: engine.status()["model"]["error"])
+        assert error.endswith("first goes on: 1 segmenters in place of 2")
+        frames = engine.status()["frames"]
+        assert until(lambda: engine.status()["frames"] > frames + 5)
+
+
 def test_one_that_hangs_does_not_hold_up_the_end() -> None:
     hanging, released = threading.Event(), threading.Event()
 

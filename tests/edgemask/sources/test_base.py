@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 import pytest
+from live_fakes import until
 
 from edgemask.errors import SourceError
 from edgemask.sources.base import Frame, LiveSource, Pixels, Source
@@ -66,7 +67,6 @@ def test_a_device_is_closed_once(started: bool) -> None:
     source.close()
     source.close()
     assert source.shut_down == 1
-    assert source.read() is None
 
 
 def test_damaged_frames_count_as_dropped() -> None:
@@ -79,8 +79,7 @@ def test_damaged_frames_count_as_dropped() -> None:
 def test_a_damaged_frame_is_told_who_does_not_want_to_wait_for_another() -> None:
     with Camera(b"bad", b"good") as source:
         source.start()
-        while not source._slot._full:
-            pass
+        until(lambda: source._slot._full)
         with pytest.raises(SourceError, match="damaged"):
             source.read(timeout=0)
         assert source.dropped == 1

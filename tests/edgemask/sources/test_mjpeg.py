@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import io
+import socket
 import threading
 import time
 import traceback
+import urllib.request
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
@@ -15,6 +18,7 @@ from PIL import Image
 
 from edgemask.errors import InputError, SourceError, SourceTimeout
 from edgemask.sources import open_source
+from edgemask.sources.mjpeg import open_http
 
 
 def jpeg(value: int) -> bytes:
@@ -23,19 +27,47 @@ def jpeg(value: int) -> bytes:
     return stream.getvalue()
 
 
+BASIC = {"/secret": b"me:hunter2", "/quoted": "J. Doe:p@ss/wörd:%".encode()}
+
+
+def md5(*parts: str) -> str:
+    return hashlib.md5(":".join(parts).encode()).hexdigest()
+
+
+def digest_is_good(given: str) -> bool:
+    """RFC 2069's, of user me with the password p@ss."""
+    kind, _, rest = given.partition(" ")
+    fields = urllib.request.parse_keqv_list(urllib.request.parse_http_list(rest))
+    wanted = md5(md5("me", "camera", "p@ss"), "n0nce", md5("GET", "/digest"))
+    return kind == "Digest" and fields.get("response") == wanted
+
+
 class Handler(BaseHTTPRequestHandler):
     """Sends ten pictures that get brighter; what is special about them is in the path."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        wanted = "Basic " + base64.b64encode(b"me:hunter2").decode()
-        if path == "/secret" and self.headers.get("Authorization") != wanted:
-            self.send_response(401)
-            self.send_header("WWW-Authenticate", 'Basic realm="camera"')
-            self.end_headers()
+        given = self.headers.get("Authorization", "")
+        wanted = "Basic " + base64.b64encode(BASIC.get(path, b"")).decode()
+        if path in BASIC and given != wanted:
+            self.refuse('Basic realm="camera"')
+            return
+        if path == "/digest" and not digest_is_good(given):
+            self.refuse('Digest realm="camera", nonce="n0nce"')
             return
         if path == "/none":
             self.send_error(404)
+            return
+        if path.startswith("/status/"):
+            self.send_error(int(path.removeprefix("/status/")))
+            return
+        if path == "/page":
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            if not self.connection.recv(1):
+                self.server.left.set()  # type: ignore[attr-defined]
             return
         self.send_response(200)
         if path == "/one":
@@ -59,20 +91,30 @@ class Handler(BaseHTTPRequestHandler):
                 return
             time.sleep(0.02)
 
+    def refuse(self, challenge: str) -> None:
+        self.send_response(401)
+        self.send_header("WWW-Authenticate", challenge)
+        self.end_headers()
+
     def log_message(self, *_: object) -> None:
         pass
 
 
 @pytest.fixture
-def address():
+def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.stop = threading.Event()
+    server.stop, server.left = threading.Event(), threading.Event()
     server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"127.0.0.1:{server.server_port}"
+    threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    yield server
     server.stop.set()
     server.shutdown()
     server.server_close()
+
+
+@pytest.fixture
+def address(server) -> str:
+    return f"127.0.0.1:{server.server_port}"
 
 
 def value(frame) -> int:
@@ -124,6 +166,55 @@ def test_password(address):
     with open_source(f"http://me:hunter2@{address}/secret") as source:
         assert source.read() is not None
         assert "hunter2" not in source.name
+
+
+def test_user_and_password_are_unquoted(address) -> None:
+    with open_source(f"http://J.%20Doe:p%40ss%2Fw%C3%B6rd:%25@{address}/quoted") as source:
+        assert source.read() is not None
+
+
+def test_digest(address) -> None:
+    with open_source(f"http://me:p%40ss@{address}/digest") as source:
+        assert source.read() is not None
+    with pytest.raises(SourceError, match="answers 401"):
+        open_source(f"http://me:pass@{address}/digest")
+
+
+@pytest.mark.parametrize(
+    ("path", "cure"),
+    [
+        ("secret", "check user name and password, http://USER:PASSWORD@host/"),
+        ("status/403", "check user name and password, http://USER:PASSWORD@host/"),
+        ("status/404", "check the URL"),
+        ("status/500", "check the URL"),
+    ],
+)
+def test_what_to_check_when_it_refuses(address, path: str, cure: str) -> None:
+    with pytest.raises(SourceError, match=rf"answers \d+ .*: {cure}"):
+        open_http(f"http://{address}/{path}")
+
+
+def test_something_else_is_let_go(server, address) -> None:
+    assert open_http(f"http://{address}/page") is None
+    assert server.left.wait(20)
+
+
+def test_a_server_that_does_not_answer() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        with pytest.raises(SourceTimeout, match=r"sent nothing for 0\.1 s: check its power"):
+            open_http(f"http://127.0.0.1:{port}/live", timeout=0.1)
+
+
+def test_a_host_that_does_not_answer(monkeypatch) -> None:
+    """urllib wraps what happens while it connects."""
+
+    def connect(*_: object, **__: object) -> None:
+        raise TimeoutError("timed out")
+
+    monkeypatch.setattr(socket, "create_connection", connect)
+    with pytest.raises(SourceTimeout, match="sent nothing for 5 s: check its power"):
+        open_http("http://127.0.0.1/live")
 
 
 @pytest.mark.parametrize(

@@ -199,6 +199,8 @@ class LiveSource(Source, Generic[Raw]):
     def read(self, timeout: float = 5.0) -> Frame | None:
         until = time.monotonic() + timeout
         while (taken := self._slot.get(max(0.0, until - time.monotonic()))) is not None:
+            if self.closed:  # what still waits may lie in memory of the device
+                return None
             index, wall_ns, sensor_ns, raw = taken
             try:
                 rgb = self._convert(raw)

@@ -54,6 +54,7 @@ def open_http(url: str, timeout: float = 5.0) -> HttpJpegs | None:
     try:
         answer = opener.open(plain, timeout=timeout)
     except urllib.error.HTTPError as error:
+        error.close()  # it is an answer, and the connection would be open while it is kept
         cure = "check the URL"
         if error.code in (401, 403):
             cure = "check user name and password, http://USER:PASSWORD@host/…"

@@ -59,6 +59,14 @@ def test_it_is_given_back_once() -> None:
     assert source.released == 1
 
 
+def test_after_the_end_no_frame_is_given_that_waited() -> None:
+    source = Camera(b"good")
+    source.start()
+    assert until(lambda: source._slot._full)
+    source.close()
+    assert source.read(0.1) is None
+
+
 @pytest.mark.parametrize("started", [True, False])
 def test_a_device_is_closed_once(started: bool) -> None:
     source = Camera(b"good")

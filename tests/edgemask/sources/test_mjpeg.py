@@ -61,8 +61,8 @@ class Handler(BaseHTTPRequestHandler):
         if path.startswith("/status/"):
             self.send_error(int(path.removeprefix("/status/")))
             return
-        if path == "/page":
-            self.send_response(200)
+        if path in ("/page", "/kept"):
+            self.send_response(200 if path == "/page" else 403)
             self.send_header("Content-Type", "text/html")
             self.send_header("Content-Length", "1000")
             self.end_headers()
@@ -197,6 +197,13 @@ def test_what_to_check_when_it_refuses(address, path: str, cure: str) -> None:
 def test_something_else_is_let_go(server, address) -> None:
     assert open_http(f"http://{address}/page") is None
     assert server.left.wait(20)
+
+
+def test_who_refuses_is_let_go(server, address) -> None:
+    with pytest.raises(SourceError, match="answers 403") as refused:
+        open_http(f"http://{address}/kept")
+    assert server.left.wait(20)
+    assert refused.value  # which keeps the answer that it came from
 
 
 def test_a_server_that_does_not_answer() -> None:

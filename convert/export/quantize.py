@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from edgemask.geometry import fit_input, resize
+from edgemask.geometry import fit_input
 from edgemask.images import load_image
 from edgemask.pipeline import Pipeline
 from edgemask.runtime import Stage
+from edgemask.shrink import Shrinker
 
 from ..arch.keras_stages import INPUTS, KerasStage
 from ..arch.layout import layout
@@ -103,13 +104,15 @@ def convert_stage(
 def image_samples(images: Iterable[np.ndarray], manifest: dict[str, Any]) -> Iterator[np.ndarray]:
     """Calibration inputs of the first stage: (1, H, W, 3) float32 in [-1, 1).
 
+    Resized as on the device, where a pixel that no average softens has a wider range.
     One pixel is set to black and one to white, so that the input's range is
     exactly [-1, 127/128] and its int8 code is the uint8 value minus 128.
     """
     spec = manifest["input"]
+    shrinker = Shrinker(averaged=spec.get("resize", "averaged") == "averaged")
     for rgb in images:
         size = fit_input(*rgb.shape[:2], spec["short_side"], spec["stride"], spec["max_aspect"])
-        x = (resize(rgb, size).astype(np.float32) - spec["mean"]) / spec["std"]
+        x = (shrinker(rgb, size).astype(np.float32) - spec["mean"]) / spec["std"]
         x[0, 0], x[0, 1] = -1.0, 127 / 128
         yield x[None].astype(np.float32)
 

@@ -23,9 +23,11 @@ from edgemask_convert.export.quantize import (
 )
 from PIL import Image
 
+from edgemask.geometry import fit_input
 from edgemask.modelpack import load_pack
 from edgemask.runtime import Stage
 from edgemask.segmenter import Segmenter
+from edgemask.shrink import Shrinker
 
 from ..conftest import CLASSES
 
@@ -160,6 +162,18 @@ def test_image_samples(tiny_config: Any, drawn_images: list[np.ndarray]) -> None
         assert sample.dtype == np.float32
         assert sample.min() == -1
         assert sample.max() == 127 / 128
+
+
+@pytest.mark.parametrize("averaged", [True, False])
+def test_image_samples_are_what_the_device_sees(tiny_config: Any, averaged: bool) -> None:
+    manifest = build_manifest(tiny_config.model, CLASSES)
+    manifest["input"]["resize"] = "averaged" if averaged else "bilinear"
+    image = np.random.default_rng(0).integers(0, 256, (100, 120, 3)).astype(np.uint8)
+    (sample,) = image_samples([image], manifest)
+    wanted = Shrinker(averaged=averaged)(image, fit_input(100, 120, 64, 32, 2.0)) / 128 - 1
+    np.testing.assert_array_equal(sample[0, 1:], wanted[1:])
+    other = Shrinker(averaged=not averaged)(image, fit_input(100, 120, 64, 32, 2.0)) / 128 - 1
+    assert np.abs(sample[0, 1:] - other[1:]).max() > 0.1
 
 
 def test_image_samples_leave_the_image_alone(tiny_config: Any) -> None:

@@ -14,7 +14,7 @@ def share_heap() -> bool:
     """Let all threads take memory from one heap; return whether the C library can (glibc).
 
     It would give each thread one of its own, and keep in each what a frame needed once: 8 MB of
-    123 for a camera that two threads segment. They hold Python's lock while they take memory, so
+    126 for a camera that two threads segment. They hold Python's lock while they take memory, so
     none waits for another. To be called before the threads start.
     """
     try:

@@ -158,17 +158,18 @@ def test_a_model_without_a_class_of_the_configuration_is_not_taken(
     running: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: Any
 ) -> None:
     """As at the start, where it would be an error."""
-    make = common.make_segmenter
+    make = common.make_segmenters
 
     def other(options: Any, *rest: Any) -> Any:
-        segmenter = make(options, *rest)
-        if options.model == "dogs":
-            segmenter.pack = SimpleNamespace(
+        asked, options.model = options.model, "people"
+        segmenters = make(options, *rest)
+        if asked == "dogs":
+            segmenters[0].pack = SimpleNamespace(
                 name="dogs", version="1", sha256="1" * 64, class_names={18: "dog"}
             )
-        return segmenter
+        return segmenters
 
-    monkeypatch.setattr(common, "make_segmenter", other)
+    monkeypatch.setattr(common, "make_segmenters", other)
     monkeypatch.setattr("edgemask.modelpack.bundled_packs", lambda: ["dogs", "people"])
     config = tmp_path / "zone.toml"
     config.write_text("[mqtt]\nclasses = ['person']\n")

@@ -52,7 +52,7 @@ def test_two_hundred_clients(make_site: MakeSite) -> None:
 def test_a_client_that_never_reads(make_site: MakeSite, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Handler, "timeout", 0.5)
     monkeypatch.setattr(module, "_SEND_BUFFER", 4096)
-    monkeypatch.setattr("edgemask.serve.publisher.jpeg", lambda result: bytes(300_000))
+    monkeypatch.setattr("edgemask.serve.publisher.jpeg", lambda frame, instances: bytes(300_000))
     site = make_site()
     until(site.engine.processing)
     idle = socket.socket()

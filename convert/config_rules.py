@@ -97,6 +97,12 @@ def first_problem(config: Config) -> str | None:
         problems[f"model.{name}.level_thresholds must have one entry fewer than its features"] = (
             len(head.level_thresholds) != len(head.features) - 1
         )
+        problems[f"model.{name}.level_thresholds must be in ascending order"] = (
+            head.level_thresholds != sorted(head.level_thresholds)
+        )
+        problems[f"model.{name}.features must not have a name twice"] = len(
+            set(head.features)
+        ) != len(head.features)
     problems["model.box_head.box_weights must be four positive numbers"] = (
         len(model.box_head.box_weights) != 4 or min(model.box_head.box_weights) <= 0
     )

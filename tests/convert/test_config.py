@@ -95,6 +95,8 @@ def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
         ("train.proposals=20", "rois_per_image must be at most train.proposals"),
         ('model.mask_head.features=["p2", "p6", "p4"]', "features must be some of p2, p3, p4, p5"),
         ("model.box_head.level_thresholds=[64]", "level_thresholds must have one entry fewer"),
+        ("model.mask_head.features=['p3', 'p3', 'p4']", "features must not have a name twice"),
+        ("model.mask_head.level_thresholds=[224, 112]", "must be in ascending order"),
         ("train.only=[1]", "train.only must be a list of str, found 1 in it"),
         ('train.only=["mask"]', "train.only must name some of backbone, box_head, mask_head"),
         ('train.only=["box_head", "box_head"]', "none twice"),

@@ -113,7 +113,7 @@ class SourceSettings:
 
 
 MOST_THREADS = 64
-MOST_PARALLEL = 8  # each has networks of its own, some 15 MB
+MOST_PARALLEL = 8  # each has networks of its own, some 20 MB
 
 
 @dataclass(frozen=True)

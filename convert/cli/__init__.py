@@ -10,6 +10,8 @@ import traceback
 import warnings
 from typing import NoReturn
 
+from edgemask.terminal import give_up_stdout, have_stderr
+
 from ..quiet import import_tensorflow
 
 VERBS = (
@@ -41,8 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one verb; errors become one line on stderr and exit status 1."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     arguments = sys.argv[1:] if argv is None else argv
-    if sys.stderr is None:  # closed by whoever started this
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    have_stderr()
     parser = _Parser(
         prog="edgemask-convert",
         description="Train, quantize, prove and pack models for edgemask.",
@@ -75,8 +76,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("edgemask-convert: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of a pipe has gone; Python would complain at exit, too
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of a pipe has gone
+        give_up_stdout()
         return 1
     except Exception as error:
         if "--debug" in arguments:
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
                 "the same command and --debug"
             )
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            give_up_stdout()
             text = f"what is printed cannot be written ({error.strerror}): free some space"
         if isinstance(error, FileNotFoundError) and error.filename and error.errno:
             text = f"there is no {error.filename}: check the path"

@@ -28,6 +28,7 @@ from edgemask.cli import (
 )
 from edgemask.cli.common import report_error, report_warning
 from edgemask.errors import EdgeMaskError
+from edgemask.terminal import give_up_stdout, have_stderr
 
 __all__ = ["build_parser", "main"]
 
@@ -99,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if argv is None else argv)
     common.debug = "--debug" in arguments
-    if sys.stderr is None:  # closed by whoever started this
-        sys.stderr = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    have_stderr()
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A file's name may be no text, and a zone's name none that the terminal can show.
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -115,15 +115,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         report_error("interrupted")
         return 130
     except BrokenPipeError:
-        # The reader of a pipe (head, less) has gone. Python would complain once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader of a pipe (head, less) has gone.
+        give_up_stdout()
         return 1
     except (EdgeMaskError, _UsageError) as error:
         report_error(str(error))
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
-            # What is written to files has errors of its own. Python would complain at exit, too.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            # What is written to files has errors of its own.
+            give_up_stdout()
             report_error(f"what is printed cannot be written ({error.strerror}): free some space")
             return 1
         report_error(

@@ -21,17 +21,20 @@ def arguments(coco: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    ("redirected", "error"),
+    ("redirected", "status", "error"),
     [
-        ("| true", ""),
-        (">/dev/full", "edgemask-convert: error: what is printed cannot be written (No space"),
-        ("2>&-", ""),
+        ("| true", 0, ""),  # of the reader
+        (">/dev/full", 1, "edgemask-convert: error: what is printed cannot be written (No space"),
+        ("2>&-", 0, ""),
     ],
 )
-def test_streams_that_are_closed(arguments: list[str], redirected: str, error: str) -> None:
+def test_streams_that_are_closed(
+    arguments: list[str], redirected: str, status: int, error: str
+) -> None:
     verb = " ".join(f"'{text}'" for text in arguments)
     command = f"'{sys.executable}' -m edgemask_convert {verb} {redirected}"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, text=True)
+    assert ended.returncode == status
     assert ended.stderr.startswith(error)
     assert "Broken pipe" not in ended.stderr
     assert ended.stderr.count("\n") == bool(error)

@@ -41,6 +41,7 @@ from edgemask.errors import InputError, RuntimeUnavailable, SourceError
 from edgemask.images import load_image
 from edgemask.instances import Instances
 from edgemask.outputs import coco_results
+from edgemask.parallel import in_order
 
 __all__ = [
     "KEYPOINT_METRICS",
@@ -215,7 +216,7 @@ def evaluate(
 
 
 def predict_dataset(
-    segmenter: Callable[[Any], Instances],
+    segmenter: Callable[[Any], Instances] | Sequence[Callable[[Any], Instances]],
     annotations: str | os.PathLike[str] | Mapping[str, Any],
     image_dir: str | os.PathLike[str],
     progress: Callable[[int, int], object] | None = None,
@@ -224,9 +225,10 @@ def predict_dataset(
 
     Parameters
     ----------
-    segmenter : callable
+    segmenter : callable, or sequence of callables
         uint8 (H, W, 3) to Instances. Build it with `SCORE_THRESHOLD` and `MAX_DETECTIONS`: average
-        precision counts the unsure detections too.
+        precision counts the unsure detections too. Several that are alike work on as many images at
+        the same time, each in a thread of its own.
     annotations : path or dict
     image_dir : path
         Where the ``file_name`` of each image is.
@@ -246,8 +248,8 @@ def predict_dataset(
     """
     images = load_annotations(annotations)["images"]
     check_images(images, ("file_name", "height", "width"))
-    results: list[dict[str, Any]] = []
-    for done, image in enumerate(images, 1):
+
+    def predict(own: Callable[[Any], Instances], image: Mapping[str, Any]) -> list[dict[str, Any]]:
         path, size = Path(image_dir) / image["file_name"], (image["height"], image["width"])
         rgb = load_image(path)
         if rgb.shape[:2] != size:
@@ -255,9 +257,15 @@ def predict_dataset(
                 f"{path} is {rgb.shape[1]}x{rgb.shape[0]} pixels, its annotation says "
                 f"{size[1]}x{size[0]}: use the images that were annotated, not resized or rotated"
             )
-        results.extend(coco_results(segmenter(rgb), image["id"]))
-        if progress is not None:
-            progress(done, len(images))
+        return coco_results(own(rgb), image["id"])
+
+    workers = segmenter if isinstance(segmenter, Sequence) else [segmenter]
+    results: list[dict[str, Any]] = []
+    with contextlib.closing(in_order(images, workers, predict)) as found:
+        for done, (_, predictions) in enumerate(found, 1):
+            results.extend(predictions)
+            if progress is not None:
+                progress(done, len(images))
     return results
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import glob
 import io
 import os
 import re
+import threading
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -17,7 +19,15 @@ from PIL import Image, UnidentifiedImageError
 
 from edgemask.errors import InputError, SourceError
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "as_rgb", "expand_source", "expand_sources", "load_image"]
+__all__ = [
+    "MAX_PIXELS",
+    "SUFFIXES",
+    "as_rgb",
+    "expand_source",
+    "expand_sources",
+    "load_image",
+    "megapixels",
+]
 
 Pixels = NDArray[np.uint8]
 
@@ -36,6 +46,35 @@ SUFFIXES = frozenset(
 _BAND_PIXELS = 2**20
 _ORIENTATION = 0x0112
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
+
+
+class _Quiet:
+    """No warnings while any thread is in it.
+
+    Pillow warns of odd metadata, and from 89 megapixels on; the limit here is another. The filters
+    of Python are those of all threads, so the first one in changes them and the last one out puts
+    them back.
+    """
+
+    def __init__(self) -> None:
+        self._lock, self._inside = threading.Lock(), 0
+        self._filters = contextlib.ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._filters.enter_context(warnings.catch_warnings())
+                warnings.simplefilter("ignore")
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._filters.close()
+
+
+_QUIET = _Quiet()
 
 
 def load_image(source: str | os.PathLike[str] | IO[bytes]) -> Pixels:
@@ -73,6 +112,15 @@ def load_image(source: str | os.PathLike[str] | IO[bytes]) -> Pixels:
             reason = getattr(error, "strerror", None) or str(error)
             raise SourceError(f"{name} cannot be read ({reason}): check the path") from error
     return _decode(source, str(getattr(source, "name", "the stream")))
+
+
+def megapixels(path: str | os.PathLike[str]) -> float:
+    """Return the size of an image file in millions of pixels, by its header; 0 if it has none."""
+    try:
+        with _QUIET, Image.open(path) as image:
+            return image.width * image.height / 1e6
+    except Exception:  # load_image says what is wrong with it
+        return 0.0
 
 
 def as_rgb(image: Any) -> Pixels:
@@ -172,9 +220,7 @@ def _decode(stream: IO[bytes], name: str) -> Pixels:
     if not stream.seekable():
         stream = io.BytesIO(stream.read())
     try:
-        with warnings.catch_warnings():
-            # Pillow warns of odd metadata, and from 89 megapixels on; the limit here is another.
-            warnings.simplefilter("ignore")
+        with _QUIET:
             image = Image.open(stream)
             with image:
                 _check_size(*image.size, name)

@@ -1,4 +1,4 @@
-"""Several frames segmented at the same time, each by networks of its own."""
+"""Several frames or photographs worked on at the same time, each by networks of its own."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from edgemask.instances import Instances
     from edgemask.sources.base import Frame
 
-__all__ = ["segmented"]
+__all__ = ["in_order", "segmented"]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+Worker = TypeVar("Worker")
 
 
 def segmented(
@@ -35,39 +39,62 @@ def segmented(
     Exception
         What reading or segmenting a frame raises, in its place among the frames.
     """
-    if len(segmenters) == 1:
-        for frame in frames:
-            yield frame, segmenters[0](frame.rgb)
-        return
-    free: queue.SimpleQueue[Callable[[Any], Instances]] = queue.SimpleQueue()
-    for segmenter in segmenters:
-        free.put(segmenter)
+    return in_order(frames, segmenters, lambda segmenter, frame: segmenter(frame.rgb))
 
-    def segment(frame: Frame) -> Instances:
+
+def in_order(
+    items: Iterable[Item], workers: Sequence[Worker], work: Callable[[Worker, Item], Result]
+) -> Generator[tuple[Item, Result], None, None]:
+    """Yield items with what `work` makes of them, in their order.
+
+    Parameters
+    ----------
+    items : iterable
+        Read one further than there are workers.
+    workers : sequence
+        What only one call at a time may use. With one of them `work` is called by the caller's
+        thread, with several by threads of their own.
+    work : callable
+        ``work(worker, item)``.
+
+    Raises
+    ------
+    Exception
+        What reading an item or working on it raises, in its place among the items.
+    """
+    if len(workers) == 1:
+        for item in items:
+            yield item, work(workers[0], item)
+        return
+    free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+    for worker in workers:
+        free.put(worker)
+
+    def call(item: Item) -> Result:
         own = free.get()
         try:
-            return own(frame.rgb)
+            return work(own, item)
         finally:
             free.put(own)
 
-    pool = ThreadPoolExecutor(len(segmenters), "edgemask-segment")
-    begun: deque[tuple[Frame, Future[Instances]]] = deque()
-    reading, failed = iter(frames), None
+    pool = ThreadPoolExecutor(len(workers), "edgemask-segment")
+    begun: deque[tuple[Item, Future[Result]]] = deque()
+    reading, failed = iter(items), None
     try:
         while True:
             try:
-                frame = next(reading)
+                item = next(reading)
             except StopIteration:
                 break
             except BaseException as error:  # Ctrl-C, too: what was read before is not lost
                 failed = error
                 break
-            begun.append((frame, pool.submit(segment, frame)))
-            if len(begun) > len(segmenters):
-                first, found = begun.popleft()
-                yield first, found.result()
-        for first, found in begun:
-            yield first, found.result()
+            begun.append((item, pool.submit(call, item)))
+            if len(begun) > len(workers):
+                first, result = begun.popleft()
+                yield first, result.result()
+        for first, result in begun:
+            yield first, result.result()
         if failed is not None:
             raise failed
     finally:

@@ -34,20 +34,21 @@ def run(options: argparse.Namespace) -> int:
         check_output(options.save)
     annotations = evaluation.load_annotations(options.annotations)
     evaluation.require_pycocotools()  # before the hours that the images may take
-    segmenter = common.make_segmenter(
+    segmenters = common.make_segmenters(
         options, evaluation.SCORE_THRESHOLD, evaluation.MAX_DETECTIONS
     )
+    pack = segmenters[0].pack
     listed = {category["id"] for category in annotations["categories"]}
-    classes = [class_id for class_id in segmenter.pack.class_ids if class_id in listed]
+    classes = [class_id for class_id in pack.class_ids if class_id in listed]
     if not classes:
         raise SourceError(
-            f"{options.annotations} has none of the classes {list(segmenter.pack.class_ids)} of "
-            f"the model {segmenter.pack.name}: give annotations with the same category ids"
+            f"{options.annotations} has none of the classes {list(pack.class_ids)} of "
+            f"the model {pack.name}: give annotations with the same category ids"
         )
-    kinds = ["bbox", "segm"] + (["keypoints"] if segmenter.pack.keypoint else [])
+    kinds = ["bbox", "segm"] + (["keypoints"] if pack.keypoint else [])
     evaluation.check_annotations(annotations, kinds)  # before the images, too
     for category in annotations["categories"]:
-        name, own = category.get("name"), segmenter.pack.class_names.get(category["id"])
+        name, own = category.get("name"), pack.class_names.get(category["id"])
         if name and own and str(name).casefold() != own.casefold():
             common.report_warning(
                 f"category {category['id']} is {name!r} in {options.annotations} and {own!r} in "
@@ -55,14 +56,14 @@ def run(options: argparse.Namespace) -> int:
             )
     with common.Progress("evaluating", len(annotations["images"])) as progress:
         predictions = evaluation.predict_dataset(
-            segmenter, annotations, options.images, progress.update
+            segmenters, annotations, options.images, progress.update
         )
     if options.save:
         write_json(options.save, predictions)
     report = evaluation.evaluate(predictions, annotations, kinds, category_ids=classes)
-    names = ", ".join(segmenter.pack.class_names[class_id] for class_id in classes)
+    names = ", ".join(pack.class_names[class_id] for class_id in classes)
     shown = names if len(names) <= 60 else f"{len(classes)} classes"
-    print(f"{len(annotations['images'])} images, {shown}, model {segmenter.pack.name}")
+    print(f"{len(annotations['images'])} images, {shown}, model {pack.name}")
     for labels, metrics in (
         ({"bbox": "box", "segm": "mask"}, evaluation.METRICS),
         ({"keypoints": "points"}, evaluation.KEYPOINT_METRICS),

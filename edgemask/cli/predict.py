@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import errno
 import itertools
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -15,13 +16,16 @@ from edgemask.errors import InputError, OutputError, RuntimeUnavailable, SourceE
 
 if TYPE_CHECKING:
     from edgemask.cli.film import Film
+    from edgemask.instances import Instances
     from edgemask.outputs import OutputNames
-    from edgemask.sources.base import Frame, Pixels, Source
+    from edgemask.segmenter import Segmenter
+    from edgemask.sources.base import Frame, Source
 
 HELP = "find and outline the instances in images, videos and camera pictures"
 EXAMPLE = "edgemask predict photo.jpg holiday/ --format overlay,json --out results"
 
 _LISTED = 20
+_LARGE = 16  # megapixels; more than one at a time do not fit into the memory of the smallest boards
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _EXPECTED = (SourceError, InputError, OutputError, RuntimeUnavailable, MemoryError)
 
@@ -66,11 +70,10 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.outputs import OutputNames
 
     wanted = {name for group in options.format or [["overlay"]] for name in group}
-    segmenter = common.make_segmenter(options, options.score, options.max_detections)
     paths, streams, failures = _expand(options.sources)
     reserved = ["coco"] if "coco" in wanted else []
     names = OutputNames(options.out, [*paths, *streams], reserved)
-    work = _Run(results.Results(segmenter, wanted, names), names, failures)
+    work = _Run(options, wanted, names, failures, alone=len(paths) < 2)
     try:
         work.images(paths, numbered=not streams)
         for uri in streams:
@@ -107,11 +110,36 @@ def _expand(sources: Sequence[str]) -> tuple[list[str], list[str], int]:
 class _Run:
     """One run: its results, and what there is to say about them."""
 
-    def __init__(self, kept: results.Results, names: OutputNames, failures: int) -> None:
-        self.results, self.names, self.failures = kept, names, failures
+    def __init__(
+        self,
+        options: argparse.Namespace,
+        wanted: set[str],
+        names: OutputNames,
+        failures: int,
+        alone: bool,
+    ) -> None:
+        self._options, self._alone = options, alone
+        self.names, self.failures = names, failures
+        self._made = self._make()  # here, so that a model that does not work is said once
+        self.results = results.Results(common.model_record(self._made[0]), wanted, names)
         self.start = time.monotonic()
         self.done = self.total = 0
+        self._memory = threading.Lock()  # held by the one photograph that may be a large one
         self._last_id = 0
+
+    def _segmenters(self, alone: bool) -> Sequence[Segmenter]:
+        """Return one that has all threads, or several that share them."""
+        if alone != self._alone:
+            self._made.clear()  # their memory first
+            self._alone = alone
+            self._made = self._make()
+        return self._made
+
+    def _make(self) -> list[Segmenter]:
+        options = self._options
+        return common.make_segmenters(
+            options, options.score, options.max_detections, 1 if self._alone else None
+        )
 
     @contextlib.contextmanager
     def _naming(self, source: str, progress: common.Progress | None = None) -> Iterator[None]:
@@ -129,21 +157,44 @@ class _Run:
 
     def images(self, paths: Sequence[str], numbered: bool) -> None:
         """Segment image files, and print a line for each if they are few."""
-        from edgemask.images import load_image
         from edgemask.outputs import image_ids
+        from edgemask.parallel import in_order
 
         # An image may be named by its number only where no frame of a video can have the same.
         ids = image_ids(paths) if numbered else range(1, len(paths) + 1)
         self._last_id = len(paths)
-        with common.Progress("segmenting", len(paths)) as progress:
-            for count, (path, image_id) in enumerate(zip(paths, ids, strict=True), 1):
+        named = zip(paths, ids, strict=True)
+        jobs = ((path, self.names.stem(path), image_id) for path, image_id in named)
+        segmenters = self._segmenters(alone=len(paths) < 2)
+        with (
+            common.Progress("segmenting", len(paths)) as progress,
+            contextlib.closing(in_order(jobs, segmenters, self._photo)) as photos,
+        ):
+            for count, ((path, _, image_id), result) in enumerate(photos, 1):
                 with self._naming(path, progress):
-                    rgb = load_image(path)
-                    line = self._add(rgb, path, self.names.stem(path), image_id)
+                    if isinstance(result, Exception):
+                        raise result
+                    instances, line = result
+                    self._count(instances, path, image_id)
                     if len(paths) <= _LISTED:
                         progress.clear()
                         print(f"{path}: {line}", flush=True)
                 progress.update(count)
+
+    def _photo(
+        self, segmenter: Segmenter, job: tuple[str, str, int]
+    ) -> tuple[Instances, str] | Exception:
+        """Segment an image file and write its results, in whatever thread."""
+        from edgemask.images import load_image, megapixels
+
+        path, stem, _ = job
+        try:
+            with self._memory if megapixels(path) > _LARGE else contextlib.nullcontext():
+                rgb = load_image(path)
+                instances = segmenter(rgb)
+                return instances, self.results.write(rgb, instances, path, stem)
+        except _EXPECTED as error:  # in place of the result: the images after it go on
+            return error
 
     def stream(self, uri: str, most: int | None, attempts: int) -> None:
         """Segment the frames of a camera, video or stream, and print a line for each if it is live.
@@ -153,6 +204,7 @@ class _Run:
         A live source that stops is opened again, `attempts` times without a frame at most.
         """
         from edgemask.live.reopen import BACKOFF, Backoff, reopening
+        from edgemask.parallel import segmented
         from edgemask.sources import open_source, shown
 
         start, done, total = time.monotonic(), self.done, self.total
@@ -173,16 +225,22 @@ class _Run:
                     backoff = Backoff(*BACKOFF, attempts)
                     frames = reopening(source, lambda: open_source(uri), backoff, report)
                     stack.callback(frames.close)
-                for count, frame in enumerate(itertools.islice(frames, most), 1):
+                # Of a camera one at a time: others would wait, and grow old.
+                segmenters = self._segmenters(alone=source.live or uri == "-")
+                found = segmented(itertools.islice(frames, most), segmenters)
+                stack.enter_context(contextlib.closing(found))
+                for count, (frame, instances) in enumerate(found, 1):
                     series = frame.name.removesuffix(f"-{frame.index:06d}")
                     if not folder and series != frame.name:
                         # The suffix is taken off again; the name itself may have dots in it.
                         folder = self.names.stem(f"{series}.frames")
                         film = stack.enter_context(self._film(source, folder))
                     stem = f"{folder}/{frame.index:06d}" if folder else self.names.stem(series)
-                    more = _times(frame)
                     self._last_id += 1
-                    line = self._add(frame.rgb, frame.name, stem, self._last_id, more, film)
+                    line = self.results.write(
+                        frame.rgb, instances, frame.name, stem, _times(frame), film
+                    )
+                    self._count(instances, frame.name, self._last_id)
                     progress.update(count)
                     if source.live or few or not folder:
                         progress.clear()
@@ -206,19 +264,10 @@ class _Run:
             return contextlib.nullcontext()
         return Film(self.names.path(f"{stem}.overlay.mp4"), source.rate)
 
-    def _add(
-        self,
-        rgb: Pixels,
-        source: str,
-        stem: str,
-        image_id: int,
-        more: dict[str, Any] | None = None,
-        film: Film | None = None,
-    ) -> str:
-        found, line = self.results.add(rgb, source, stem, image_id, more, film)
+    def _count(self, instances: Instances, source: str, image_id: int) -> None:
+        self.results.keep(instances, source, image_id)
         self.done += 1
-        self.total += found
-        return line
+        self.total += len(instances)
 
 
 def _times(frame: Frame) -> dict[str, Any]:

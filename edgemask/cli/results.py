@@ -8,14 +8,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
-from edgemask.cli import common
 from edgemask.errors import OutputError
 
 if TYPE_CHECKING:
     from edgemask.cli.film import Film
     from edgemask.instances import Instances
     from edgemask.outputs import OutputNames
-    from edgemask.segmenter import Segmenter
     from edgemask.sources.base import Pixels
 
 __all__ = ["Results", "describe", "formats"]
@@ -48,40 +46,41 @@ def describe(instances: Instances) -> str:
 
 
 class Results:
-    """Segments images and writes the results of each, in constant memory however many there are.
+    """Writes the results of images, in constant memory however many there are.
 
     Parameters
     ----------
-    segmenter : Segmenter
+    model : mapping
+        What identifies the model, for the JSON records.
     wanted : set of str
         Some of `FORMATS`.
     names : OutputNames
     """
 
-    def __init__(self, segmenter: Segmenter, wanted: set[str], names: OutputNames) -> None:
-        self._segmenter, self.wanted, self._names = segmenter, wanted, names
+    def __init__(self, model: Mapping[str, str], wanted: set[str], names: OutputNames) -> None:
+        self._model, self.wanted, self._names = model, wanted, names
         self._coco: IO[bytes] | None = None
 
-    def add(
+    def write(
         self,
         rgb: Pixels,
+        instances: Instances,
         source: str,
         stem: str,
-        image_id: int,
         more: Mapping[str, Any] | None = None,
         film: Film | None = None,
-    ) -> tuple[int, str]:
-        """Segment an image and write its files.
+    ) -> str:
+        """Write an image's own files; several threads may do so at the same time.
 
         Parameters
         ----------
         rgb : ndarray of uint8, shape (H, W, 3)
             Drawn on.
+        instances : Instances
         source : str
             What the image is called in the files.
         stem : str
             Begins the names of the files; may have a folder in it.
-        image_id : int
         more : mapping, optional
             What else belongs in the JSON record.
         film : Film, optional
@@ -89,26 +88,20 @@ class Results:
 
         Returns
         -------
-        int
-            Number of instances.
         str
             A line for the user, without what was segmented.
         """
-        from edgemask.outputs import coco_results, instance_ids, write_json, write_png
+        from edgemask.outputs import instance_ids, write_json, write_png
         from edgemask.overlay import draw
 
-        instances = self._segmenter(rgb)
         written: list[Path] = []
         if "json" in self.wanted:
             written.append(self._names.path(f"{stem}.json"))
-            record = {"file_name": source, **(more or {})}
-            record["model"] = common.model_record(self._segmenter)
+            record = {"file_name": source, **(more or {}), "model": self._model}
             write_json(written[-1], {**record, **instances.to_dict()})
         if "masks" in self.wanted:
             written.append(self._names.path(f"{stem}.mask.png"))
             write_png(written[-1], instance_ids(instances))
-        if "coco" in self.wanted:
-            self._keep(coco_results(instances, image_id, source))
         if "overlay" in self.wanted and film is not None:
             film.add(draw(rgb, instances, out=rgb), (more or {}).get("sensor_ns"))
         elif "overlay" in self.wanted:
@@ -116,18 +109,23 @@ class Results:
             # Last, and in place: a large photograph is not held in memory a second time.
             write_png(written[-1], draw(rgb, instances, out=rgb))
         where = f" -> {', '.join(map(str, written))}" if written else ""
-        return len(instances), f"{describe(instances)}{where}"
+        return f"{describe(instances)}{where}"
 
-    def _keep(self, results: list[dict[str, Any]]) -> None:
-        """Put COCO results aside, on disk: a camera may run for days."""
-        from edgemask.outputs import json_line
+    def keep(self, instances: Instances, source: str, image_id: int) -> None:
+        """Put an image's part of coco.json aside, on disk: a camera may run for days.
 
+        The entries of the file are in the order of these calls.
+        """
+        from edgemask.outputs import coco_results, json_line
+
+        if "coco" not in self.wanted:
+            return
         folder = self._names.folder
         try:
             if self._coco is None:
                 folder.mkdir(parents=True, exist_ok=True)
                 self._coco = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-            for result in results:
+            for result in coco_results(instances, image_id, source):
                 self._coco.write(json_line(result))
         except OSError as error:
             problem = OutputError(

@@ -362,6 +362,8 @@ def test_predicting_a_dataset(drawn, fake_segmenter):
     assert steps == [(1, 3), (2, 3), (3, 3)]
     assert json.loads(json.dumps(predictions)) == predictions
     assert average(predictions, data, category_ids=[1]) == pytest.approx(1)
+    two = [fake_segmenter(score_threshold=0.01) for _ in range(2)]
+    assert predict_dataset(two, data, folder) == predictions
 
 
 def test_missing_image(drawn, fake_segmenter):

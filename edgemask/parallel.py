@@ -6,22 +6,30 @@ import queue
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from edgemask.instances import Instances
-    from edgemask.sources.base import Frame
 
 __all__ = ["in_order", "segmented"]
 
+
+class _Picture(Protocol):
+    """A Frame, or anything else with pixels."""
+
+    @property
+    def rgb(self) -> Any: ...
+
+
+Picture = TypeVar("Picture", bound=_Picture)
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Worker = TypeVar("Worker")
 
 
 def segmented(
-    frames: Iterable[Frame], segmenters: Sequence[Callable[[Any], Instances]]
-) -> Generator[tuple[Frame, Instances], None, None]:
+    frames: Iterable[Picture], segmenters: Sequence[Callable[[Any], Instances]]
+) -> Generator[tuple[Picture, Instances], None, None]:
     """Yield frames with their instances, in the order of the frames.
 
     For sources that wait: of a camera, the frames that are read ahead would be old ones.

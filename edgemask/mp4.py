@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from fractions import Fraction
 from typing import IO, Any
 
@@ -46,6 +47,8 @@ class Mp4:
         fragmented: bool = False,
     ) -> None:
         self._av = import_av()
+        if isinstance(file, str):
+            file = os.path.abspath(file)  # before a colon FFmpeg expects a protocol: 12:30.mp4
         self._rate = rate or _USUAL_RATE
         self._size = height - height % 2, width - width % 2
         self._last = -1

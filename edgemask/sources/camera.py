@@ -43,6 +43,7 @@ OPTIONS: Parsers = {
     "timeout": fraction(0.1, 600),
 }
 
+_SILENT = logging.NullHandler()
 _STREAM = "main"
 # Red, green, blue in memory; the ISP makes it for nothing, where NumPy would take milliseconds.
 _WANTED_FORMAT = "BGR888"
@@ -230,7 +231,7 @@ def _import() -> Any:
     # libcamera tells its life's story on stderr; who wants to read it sets this.
     os.environ.setdefault("LIBCAMERA_LOG_LEVELS", "*:ERROR")
     # Its errors arrive as exceptions; an application that sets up logging still gets the records.
-    logging.getLogger("picamera2").addHandler(logging.NullHandler())
+    logging.getLogger("picamera2").addHandler(_SILENT)  # the same one, however often
     try:
         return import_module("picamera2").Picamera2
     except ImportError as error:
@@ -261,7 +262,7 @@ def _problem(error: BaseException, name: str) -> SourceError:
         chain.append(str(cause))
         cause = cause.__cause__ or cause.__context__
     told = "; ".join(dict.fromkeys(part for part in chain if part))
-    if re.search(r"busy|failed to acquire|in use", told, re.IGNORECASE):
+    if re.search(r"busy|failed to acquire|\bin use\b", told, re.IGNORECASE):
         found = holders(lambda node: re.match(r"/dev/(video|media)\d", node) is not None)
         return CameraBusy(f"{name} is busy: {describe_holders(found)}")
     if re.search(r"no camera number|index out of range|no such device", told, re.IGNORECASE):

@@ -6,6 +6,7 @@ This module alone imports PyAV, which ``pip install 'edgemask[video]'`` brings.
 from __future__ import annotations
 
 import errno
+import os
 import time
 import warnings
 from collections.abc import Iterator
@@ -106,6 +107,7 @@ class Reader:
             The connection broke, or there was no frame at all.
         """
         good = damaged = 0
+        self._waiting = time.monotonic()  # who opened it may have done other things first
         try:
             for packet in self._container.demux(self._stream):
                 try:
@@ -184,7 +186,9 @@ class VideoFile(Source):
     def __init__(self, path: str, *, timeout: float = 5.0) -> None:
         super().__init__(redact(path) if "://" in path else path)
         options: dict[str, Any] = {"timeout": timeout} if "://" in path else {}
-        self._reader = Reader(path, self.name, **options)
+        # What stands before a colon would be a protocol to FFmpeg: 12:30.mp4.
+        address = path if "://" in path else os.path.abspath(path)
+        self._reader = Reader(address, self.name, **options)
         self._reader.use_threads()
         self._frames = self._reader.frames()
         self.length = self._reader.count

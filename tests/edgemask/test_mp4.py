@@ -10,6 +10,7 @@ import pytest
 
 from edgemask import mp4
 from edgemask.mp4 import Mp4
+from edgemask.sources import open_source
 
 av = pytest.importorskip("av")
 
@@ -34,3 +35,17 @@ def test_frames_of_the_same_time() -> None:
 def test_frames_that_the_encoder_has_kept_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mp4, "_H264_OPTIONS", {"preset": "medium"})
     assert film_of([n * 500_000_000 for n in range(5)]) == [0, 0.5, 1, 1.5, 2]
+
+
+@pytest.mark.parametrize("name", ["2026-01-01T12:30:00.mp4", "pipe:1.mp4", "./12:30.mp4"])
+def test_films_whose_name_has_a_colon(tmp_path, monkeypatch, capfd, name) -> None:
+    monkeypatch.chdir(tmp_path)
+    film = Mp4(name, 48, 64, Fraction(25))
+    for level in (0, 80, 160):
+        film.add(np.full((48, 64, 3), level, np.uint8))
+    film.close()
+    assert (tmp_path / name).stat().st_size > 0
+    with open_source(name) as source:
+        assert len(list(source)) == 3
+        assert source.name == name
+    assert capfd.readouterr().out == ""

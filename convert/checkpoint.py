@@ -28,14 +28,17 @@ class CheckpointError(ValueError):
 
 _UNREADABLE = (
     OSError, ValueError, TypeError, AttributeError, KeyError, EOFError, zipfile.BadZipFile,
-    zlib.error,
+    zlib.error, RuntimeError,  # zipfile's, of an encryption or a compression that is none
 )  # fmt: skip
 
 
 def _not_one(path: str | Path, error: Exception) -> CheckpointError:
     """What to say of a file that NumPy, or this module, cannot read."""
     reason = getattr(error, "strerror", None) or "it is damaged, or something else"
-    with contextlib.suppress(OSError, zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+    with (
+        contextlib.suppress(OSError, RuntimeError, zipfile.BadZipFile),
+        zipfile.ZipFile(path) as archive,
+    ):
         if "model.json" in archive.namelist():
             reason = "it is a model pack"
     return CheckpointError(

@@ -143,7 +143,9 @@ def _follow(
                 return False  # one norm of several: the factor has no one place
             link.norm = after
         elif isinstance(after, layers.ReLU) and not rectified:
-            rectified, link.limit = True, after.max_value
+            rectified = True
+            if after.max_value is not None:  # the lowest limit of all uses
+                link.limit = min(after.max_value, link.limit or after.max_value)
         else:
             link.tensors.append(tensor)
             link.readers += [layer for layer in found if layer not in link.readers]

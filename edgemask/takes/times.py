@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,9 +16,11 @@ from edgemask.outputs import output_error
 if TYPE_CHECKING:
     from edgemask.sources.base import Frame
 
-__all__ = ["COLUMNS", "TimesWriter", "timed", "times_path"]
+__all__ = ["COLUMNS", "CUT_OFF_NS", "TimesWriter", "timed", "times_path"]
 
 COLUMNS = ("index", "sensor_ns", "wall_ns")
+CUT_OFF_NS = 5_000_000_000
+"""Frames of so many nanoseconds may be missing after a power cut; see :mod:`.durable`."""
 
 
 def times_path(film: str | os.PathLike[str]) -> Path:
@@ -71,32 +74,54 @@ def timed(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
     frames : iterable of Frame
     path : Path
         Of the CSV file. It may list more frames than there are: the last of a film that was cut
-        off are lost.
+        off are lost. If it is the file that was cut off, the film's last frames are left out, with
+        a warning.
 
     Raises
     ------
     InputError
-        A row is damaged, or frames are missing: it belongs to another film.
+        A row is damaged, or frames of more than `CUT_OFF_NS` are missing: it belongs to another
+        film.
     """
-    rows = _rows(path)
+    rows, listed = _rows(path), 0
+    left_out: list[int] = []
     for frame in frames:
-        yield _with(frame, next(rows, None), path)
+        row = next(rows, None)
+        if row is not None:
+            yield _with(frame, row, path)
+            listed += 1
+            continue
+        left_out.append(frame.sensor_ns or 0)
+        if not listed or left_out[-1] - left_out[0] > CUT_OFF_NS:
+            raise InputError(
+                f"{path} lists fewer frames than the film has: it belongs to another film; move it "
+                "away to go without"
+            )
+    if left_out:
+        warnings.warn(
+            f"{path} ends before the film, as after a power cut: the last {len(left_out)} frames "
+            "are left out; move it away to go without",
+            stacklevel=2,
+        )
 
 
 def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with open(path, encoding="ascii", newline="") as stream:
-            yield from csv.DictReader(stream)
+            yield from csv.DictReader(_whole(stream))
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path} cannot be read ({error}): move it away to go without") from error
 
 
-def _with(frame: Frame, row: dict[str, str] | None, path: Path) -> Frame:
-    if row is None:
-        raise InputError(
-            f"{path} lists fewer frames than the film has: it belongs to another film; move it "
-            "away to go without"
-        )
+def _whole(lines: Iterable[str]) -> Iterator[str]:
+    """Yield the lines before one that a power cut has left without its end, or as zeros."""
+    for line in lines:
+        if "\0" in line or not line.endswith("\n"):
+            return
+        yield line
+
+
+def _with(frame: Frame, row: dict[str, str], path: Path) -> Frame:
     try:
         index, wall_ns = int(row["index"]), int(row["wall_ns"])
         # Without a clock of the camera, the film's own times are all there is.

@@ -117,6 +117,7 @@ def test_a_disk_that_refuses_later_ends_the_recording(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
+        ("index,sensor_ns,wall_ns\n", "lists fewer frames than the film has"),
         ("index,sensor_ns,wall_ns\n0,0,1\n", "lists fewer frames than the film has"),
         ("index,sensor_ns,wall_ns\n0,x,1\n", "lacks index, sensor_ns, wall_ns of frame 0"),
         ("a,b\n1,2\n", "lacks index"),
@@ -128,7 +129,16 @@ def test_times_of_another_film(tmp_path: Path, content: str, message: str) -> No
     path = tmp_path / "take.frames.csv"
     path.write_text(content, "latin-1")
     with pytest.raises(InputError, match=message):
-        list(timed(frames(2), path))
+        list(timed(frames(54), path))
+
+
+@pytest.mark.parametrize("tail", ["", "2,2", "2,200000000,17958435", "\0" * 40, "2,2\0\0\0"])
+def test_frames_without_times_after_a_power_cut_are_left_out(tmp_path: Path, tail: str) -> None:
+    path = tmp_path / "take.frames.csv"
+    path.write_bytes(b"index,sensor_ns,wall_ns\r\n0,0,1\r\n1,1,2\r\n" + tail.encode())
+    with pytest.warns(UserWarning, match="ends before the film, .* the last 50 frames are left"):
+        found = list(timed(frames(52), path))
+    assert [(f.index, f.wall_ns) for f in found] == [(0, 1), (1, 2)]
 
 
 def test_a_damaged_film_is_not_blamed_on_its_times(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ HELP = "find and outline the instances in images, videos and camera pictures"
 EXAMPLE = "edgemask predict photo.jpg holiday/ --format overlay,json --out results"
 
 _LISTED = 20
-_LARGE = 16  # megapixels; more than one at a time do not fit into the memory of the smallest boards
+_LARGE = 16  # megapixels; of what is larger one at a time has to do: 24 take 365 MB
 _HOPELESS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 _EXPECTED = (SourceError, InputError, OutputError, RuntimeUnavailable, MemoryError)
 

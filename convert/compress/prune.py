@@ -209,8 +209,8 @@ def narrow(
     -------
     chosen : dict of group to the positions, in the wide network, of the channels that were kept
     fresh : list of layers that stay as they were
-        Those that the wide network has not got, or whose channels are not known and whose shape
-        is another.
+        Those that the wide network has not got or that read what it has not got, or whose channels
+        are not known and whose shape is another.
 
     Raises
     ------
@@ -231,7 +231,7 @@ def narrow(
     source = {layer.name: layer for layer in _weighted_layers(wide)}
     for layer in _weighted_layers(target):
         axes = _known_axes(target, layer.name)
-        if layer.name not in source:
+        if layer.name not in source or (axes and axes.reads and axes.reads not in have):
             fresh.append(layer.name)
         elif axes is not None:
             _copy(source[layer.name], layer, axes, chosen, have)

@@ -204,6 +204,8 @@ def _suspect_annotation(
     if not outlines or min(inside) < 1:  # the trainer has not looked at the mask of a tiny box
         return
     if isinstance(outlines, dict):
+        if "counts" not in outlines:  # a soft mask has no extent but its box
+            return
         from pycocotools import mask as coco_mask
 
         from .rle import to_rle

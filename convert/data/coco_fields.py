@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
-__all__ = ["DatasetError", "check_fields", "check_ids"]
+__all__ = ["MAX_COORDINATE", "DatasetError", "check_fields", "check_ids"]
+
+MAX_COORDINATE = 1e9  # no image is as large, and float32 holds it
 
 INTEGER, NUMBER, TEXT, LIST, ANY = "an integer", "a number", "text", "a list", "anything"
 TYPES: dict[str, tuple[type, ...]] = {
@@ -16,7 +18,10 @@ REQUIRED = {
     "annotations": {"id": INTEGER, "image_id": INTEGER, "category_id": INTEGER, "bbox": ANY},
     "categories": {"id": INTEGER, "name": TEXT},
 }
-OPTIONAL = {"images": {"labeled_cats": LIST}, "annotations": {}, "categories": {}}
+# Lists, and of what.
+OPTIONAL = {
+    "images": {"labeled_cats": INTEGER}, "annotations": {}, "categories": {"keypoints": TEXT},
+}  # fmt: skip
 
 
 class DatasetError(ValueError):
@@ -41,9 +46,9 @@ def check_fields(data: Any, name: str) -> None:
                 _check_type(item, field, kind, f"{name}: {key}[{n}]")
             for field, kind in OPTIONAL[key].items():
                 if item.get(field) is not None:
-                    _check_type(item, field, kind, f"{name}: {key}[{n}]")
+                    _check_type(item, field, LIST, f"{name}: {key}[{n}]")
                     for entry in item[field]:
-                        _check_type({field: entry}, field, INTEGER, f"{name}: {key}[{n}]")
+                        _check_type({field: entry}, field, kind, f"{name}: {key}[{n}]")
 
 
 def check_ids(data: dict[str, Any], name: str) -> None:

@@ -9,7 +9,6 @@ some objects).
 from __future__ import annotations
 
 import json
-import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from edgemask.images import MAX_PIXELS
 from edgemask.keypoints import NAMES
 
 from .bitmaps import MASK_SIZE, box_bitmap
-from .coco_fields import DatasetError, check_fields, check_ids
+from .coco_fields import MAX_COORDINATE, DatasetError, check_fields, check_ids
 from .keypoints import keypoint_order, read_keypoints
 
 TIFF_WIDTH, TIFF_HEIGHT = 256, 257  # numbers of tags
@@ -112,12 +111,12 @@ def _corners(annotation: dict) -> np.ndarray:
     """x0 y0 x1 y1 of a COCO box."""
     values = annotation["bbox"]
     numbers = isinstance(values, list) and all(
-        isinstance(v, int | float) and math.isfinite(v) for v in values
+        isinstance(v, int | float) and abs(v) <= MAX_COORDINATE for v in values
     )
     if not numbers or len(values) != 4:
         raise DatasetError(
             f"annotation {annotation['id']} of image {annotation['image_id']}: bbox {values!r} is "
-            "not four finite numbers x y width height"
+            f"not four finite numbers x y width height below {MAX_COORDINATE:g}"
         )
     x, y, w, h = values
     return np.array([x, y, x + w, y + h], np.float32)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,6 +11,7 @@ import numpy as np
 from edgemask.keypoints import NAMES
 
 from ..config import ConfigError, ModelConfig
+from .coco_fields import MAX_COORDINATE
 
 if TYPE_CHECKING:
     from .dataset import Record
@@ -52,12 +52,12 @@ def read_keypoints(annotation: dict[str, Any], order: list[int]) -> np.ndarray:
     if not values:
         return points
     numbers = isinstance(values, list) and all(
-        isinstance(v, int | float) and math.isfinite(v) for v in values
+        isinstance(v, int | float) and abs(v) <= MAX_COORDINATE for v in values
     )
     if not numbers or len(values) != 3 * len(order):
         raise ValueError(
-            f"its keypoints are not {3 * len(order)} finite numbers, x y visibility for each of "
-            f"the {len(order)} of its category"
+            f"its keypoints are not {3 * len(order)} finite numbers below {MAX_COORDINATE:g}, "
+            f"x y visibility for each of the {len(order)} of its category"
         )
     given = np.array(values, np.float32).reshape(-1, 3)
     for place, (x, y, visibility) in zip(order, given, strict=True):

@@ -84,7 +84,8 @@ class Distillation:
     Raises
     ------
     DistillError
-        Other anchors, classes or mask size than the student's, or channels that do not fit.
+        Other anchors, classes or mask size than the student's, channels that do not fit, or
+        anchors too large for the zoom.
     """
 
     def __init__(
@@ -131,6 +132,12 @@ class Distillation:
         self.zoom = config.zoom
         self.largest = math.inf if config.zoom == 1 else BEST_SIDE / math.sqrt(config.zoom)
         self.config = config
+        if not self._rpn_levels()[0]:
+            scale = teacher.config.rpn.anchor_scale
+            raise DistillError(
+                f"with model.rpn.anchor_scale {scale} no level of the RPN is for what a teacher "
+                f"sees better {config.zoom} times as large: lower distill.zoom"
+            )
 
     def first_stage(self, image) -> dict[str, tf.Tensor]:
         """The teacher's first stage on normalised images (B, zoom S, zoom S, 3)."""

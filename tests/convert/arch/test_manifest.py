@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import copy
 import dataclasses
 from typing import Any
 
@@ -54,3 +55,37 @@ def test_keypoints_are_there_if_the_network_has_them(tiny_pose: Any, tiny_model:
     assert (section["class_id"], section["box_scale"]) == (1, 1.0)
     assert [15, 13] in section["skeleton"]
     assert manifest["roi"]["keypoint"] == manifest["roi"]["mask"]  # so the device pools once
+
+
+def test_every_figure_is_that_of_its_own_section(tiny_pose: Any) -> None:
+    """All of them differ, so that none can be taken for another."""
+    config = copy.deepcopy(tiny_pose.config)
+    config.max_aspect, config.classes = 1.75, [2, 1]
+    rpn, box, mask, points = config.rpn, config.box_head, config.mask_head, config.keypoint_head
+    rpn.pre_nms, rpn.post_nms, rpn.nms_threshold, rpn.score_threshold = 61, 13, 0.61, 0.05
+    rpn.anchor_ratios = [0.4, 1.0, 2.5]
+    box.nms_threshold, box.box_weights, box.class_agnostic = 0.42, [9.0, 8.0, 7.0, 6.0], False
+    mask.threshold, mask.class_agnostic, mask.soft_nms_threshold = 0.45, False, 0.9
+    points.box_scale, points.class_id = 1.2, 1
+    for number, head in enumerate((box, mask, points), 1):
+        head.output_size, head.sampling_ratio = 6 + 2 * number, number
+        head.features, head.level_thresholds = ["p2", "p3"], [float(number)]
+    made = build_manifest(config, CLASSES)
+    assert (made["input"]["mean"], made["input"]["std"], made["input"]["max_aspect"]) == (
+        128, 128, 1.75,
+    )  # fmt: skip
+    proposals = ("pre_nms", "post_nms", "nms_threshold", "score_threshold", "anchor_ratios")
+    assert [made["rpn"][name] for name in proposals] == [61, 13, 0.61, 0.05, [0.4, 1.0, 2.5]]
+    assert made["detections"] == {
+        "box_weights": [9.0, 8.0, 7.0, 6.0], "nms_threshold": 0.42, "class_agnostic": False,
+    }  # fmt: skip
+    assert made["mask"] == {
+        "size": 20, "class_agnostic": False, "threshold": 0.45, "rescore": True,
+        "soft_nms_threshold": 0.9,
+    }  # fmt: skip
+    assert (made["keypoint"]["box_scale"], made["keypoint"]["class_id"]) == (1.2, 1)
+    for number, name in enumerate(("box", "mask", "keypoint"), 1):
+        assert made["roi"][name] == {
+            "output_size": 6 + 2 * number, "sampling_ratio": number, "features": ["p2", "p3"],
+            "level_thresholds": [float(number)],
+        }  # fmt: skip

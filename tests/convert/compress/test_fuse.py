@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
@@ -150,6 +152,83 @@ def test_crops_are_normalised_and_repeatable() -> None:
     assert first.dtype == np.float32
     assert -1 <= first.min() < first.max() < 1
     np.testing.assert_array_equal(first, again)
+
+
+def ramps(height: int, width: int, number: int) -> np.ndarray:
+    """A photograph whose red is x, green is y, and blue its number."""
+    image = np.full((height, width, 3), 50 * number, np.uint8)
+    image[..., 0], image[..., 1] = np.arange(width), np.arange(height)[:, None]
+    return image
+
+
+def test_crops_are_of_any_place_size_and_photograph() -> None:
+    """The first is too narrow for most of them; half of the batches are seen in a mirror."""
+    photographs = [ramps(200, 50, 1), ramps(120, 200, 2)]
+    crops = random_crops(photographs, 64, 1)
+    seen = [next(crops)[0] * 128 + 128 for _ in range(300)]
+    numbers = np.array([round(float(crop[..., 2].mean()) / 50) for crop in seen])
+    assert 100 < (numbers == 1).sum() < 200
+    across = np.array([crop[:, 48, 0].mean() - crop[:, 16, 0].mean() for crop in seen]) / 32
+    down = np.array([crop[48, :, 1].mean() - crop[16, :, 1].mean() for crop in seen]) / 32
+    assert 100 < (across < 0).sum() < 200
+    assert down.min() > 0
+    np.testing.assert_allclose(np.abs(across), down, atol=0.05)  # squares
+    wide = down[numbers == 2]
+    assert 0.58 < wide.min() < 0.65 < 1.3 < wide.max() < 1.42
+    assert abs(np.median(np.log(wide))) < math.log(1.15)
+    assert down[numbers == 1].max() < 0.8  # 50 pixels at most
+    left = np.array([crop[..., 0].min() for crop in seen])[numbers == 2]
+    top = np.array([crop[..., 1].min() for crop in seen])[numbers == 2]
+    assert left.min() < 10 < 100 < left.max()
+    assert top.min() < 10 < 50 < top.max()
+
+
+def test_errors_are_squared_and_over_the_variance(tiny_model: Any) -> None:
+    """The first step learns nothing yet, so its errors are those of the network as it is."""
+    target, told = fused(), []
+    copy_weights(tiny_model, target)
+    crops = next(random_crops(photographs(), 64, 2))
+    layers = ("1_project", "2_add", "3_project")
+    ours, theirs = (
+        keras.Model(
+            m.first_stage.input, [m.first_stage.get_layer(f"{k}_{n}").output for n in layers]
+        )
+        for m, k in ((target, "fused"), (tiny_model, "block"))
+    )
+    expected = []
+    for own, wanted in zip(ours(crops), theirs(crops), strict=True):
+        wanted = np.asarray(wanted)
+        expected.append(np.square(own - wanted).sum() / wanted.size / (wanted.var() + 1e-3))
+    found = fit_front(tiny_model, target, iter([crops]), 1, say=lambda *now: told.append(now))
+    np.testing.assert_allclose(found, expected, rtol=1e-3)
+    assert told == [(1, found)]
+
+
+def test_what_the_rpn_says_of_the_pyramid_is_learnt_too(tiny_model: Any) -> None:
+    """Here the pyramid is the same already, and only the logits are too high."""
+    target = build_model(tiny_model.config)
+    copy_weights(tiny_model, target)
+    bias = target.first_stage.get_layer("rpn_logits").bias
+    bias.assign(np.asarray(bias) + 2)
+    kernel = target.first_stage.get_layer("block_13_expand").kernel
+    before = np.asarray(kernel).copy()
+    errors = fit_trunk(tiny_model, target, random_crops(photographs(), 64, 2), 3)
+    assert errors[4] > 0.1
+    assert np.abs(np.asarray(kernel) - before).max() > 0
+
+
+def test_an_error_that_is_not_finite(tiny_model: Any) -> None:
+    target = fused()
+    bias = target.first_stage.get_layer("fused_3_project").bias
+    bias.assign(np.full(bias.shape, np.nan, np.float32))
+    with pytest.raises(FuseError, match="not finite at step 0: lower the learning rate"):
+        fit_front(tiny_model, target, random_crops(photographs(), 64, 2), 2)
+
+
+def test_early_blocks_of_another_width_are_refused(tiny_model: Any) -> None:
+    other = fused(changed(FUSED, backbone__alpha=0.75))
+    with pytest.raises(FuseError, match="early blocks end with other numbers of channels"):
+        fit_front(tiny_model, other, random_crops(photographs(), 64, 2), 1)
 
 
 CONFIG = """

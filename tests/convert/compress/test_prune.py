@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
@@ -131,3 +132,129 @@ def test_a_wider_target_is_refused(tiny_model: Any) -> None:
     with pytest.raises(PruneError, match="neck has 24 channels, the wide network 16"):
         narrow(tiny_model, build_model(config(neck__channels=24)),
                measure_channels(tiny_model, images()))  # fmt: skip
+
+
+def output_of(model: Any, layer: str) -> np.ndarray:
+    """What a layer of the first stage gives on both images."""
+    probe = keras.Model(model.first_stage.input, model.first_stage.get_layer(layer).output)
+    return np.concatenate([np.asarray(probe(image)) for image in images()])
+
+
+def test_what_is_measured_of_a_channel(tiny_model: Any) -> None:
+    """Mean and variance over all cells of all images, where its reader reads."""
+    found = measure_channels(tiny_model, images())
+    layers = {
+        "stem": "expanded_conv_depthwise_relu",
+        "block_3": "block_3_depthwise_relu",
+        "block_6": "block_6_depthwise_relu",
+        "block_6/expand": "block_6_expand_relu",
+        "block_13/expand": "block_13_expand_relu",
+    }
+    assert set(found) == {*layers, *(f"block_{n}" for n in range(1, 14))}
+    for group, layer in layers.items():
+        values = output_of(tiny_model, layer)
+        mean, variance = found[group]
+        np.testing.assert_allclose(mean, values.mean((0, 1, 2)), atol=1e-5)
+        np.testing.assert_allclose(variance, values.var((0, 1, 2)), atol=1e-5)
+
+
+def test_no_image_to_measure_on(tiny_model: Any) -> None:
+    with pytest.raises(PruneError, match="no image to measure the channels on"):
+        measure_channels(tiny_model, [])
+
+
+def read(model: Any, layer: str) -> np.ndarray:
+    """Squared weights with which a pointwise layer of the first stage reads each channel."""
+    return np.square(np.asarray(model.first_stage.get_layer(layer).kernel)[0, 0]).sum(1)
+
+
+def test_a_channel_is_worth_the_variance_that_its_readers_get(tiny_model: Any) -> None:
+    """The pyramid reads block 6 before its depthwise convolution; both readers count alike."""
+    random = np.random.default_rng(1)
+    sizes = group_sizes(tiny_model)
+    groups = ("block_3", "block_6", "block_6/expand")
+    statistics = {g: random.uniform(0, 3, (2, sizes[g.split("/")[0]])) for g in groups}
+    energies = channel_energies(tiny_model, {g: (a, b) for g, (a, b) in statistics.items()})
+    own = read(tiny_model, "block_3_project") * statistics["block_3"][1]
+    np.testing.assert_allclose(energies["block_3"], own / own.sum(), rtol=1e-4)
+    block = read(tiny_model, "block_6_project") * statistics["block_6"][1]
+    pyramid = read(tiny_model, "fpn_lateral3") * statistics["block_6/expand"][1]
+    both = (block / block.sum() + pyramid / pyramid.sum()) / 2
+    np.testing.assert_allclose(energies["block_6"], both, rtol=1e-4)
+
+
+def test_a_region_reads_a_channel_in_each_of_its_cells(tiny_model: Any) -> None:
+    """The box head reads channel 5 alone, which is a seventh of what reads the pyramid."""
+    wide = build_model(config())
+    layer = wide.box_head.get_layer("box_fc1")
+    kernel = np.zeros(layer.kernel.shape, np.float32)
+    kernel[5::16] = 1
+    layer.kernel.assign(kernel)
+    energies = channel_energies(wide, {})["neck"]
+    assert energies.argmax() == 5
+    assert energies[5] > 1 / 7
+    assert np.delete(energies, 5).sum() < 6 / 7
+
+
+def test_a_region_of_fewer_channels_keeps_its_cells(tiny_model: Any) -> None:
+    """Where the other channels are silent, the box head says what it said."""
+    kept = np.arange(0, 16, 2)
+    target = build_model(config(neck__channels=8))
+    narrow(tiny_model, target, measure_channels(tiny_model, images()), {"neck": kept})
+    rois = np.random.default_rng(6).uniform(0, 6, (3, 7, 7, 16)).astype(np.float32)
+    rois[..., 1::2] = 0
+    expected = tiny_model.box_head(rois)
+    for name, value in target.box_head(np.ascontiguousarray(rois[..., kept])).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_pyramid_is_made_up_for_what_it_does_not_read_any_more(tiny_model: Any) -> None:
+    """Half of block 6 is constant where the pyramid reads it, and the pyramid is narrower too."""
+    wide = build_model(config())
+    narrow(tiny_model, wide, measure_channels(tiny_model, images()))
+    expand = wide.first_stage.get_layer("block_6_expand")
+    kernel, bias = np.asarray(expand.kernel).copy(), np.asarray(expand.bias).copy()
+    kernel[..., 1::2], bias[1::2] = 0, 2.5
+    expand.kernel.assign(kernel)
+    expand.bias.assign(bias)
+    expansions = [group_sizes(wide)[f"block_{n}"] for n in range(1, 14)]
+    given = {"neck": np.arange(1, 16, 2), "block_6": np.arange(0, expansions[5], 2)}
+    expansions[5] //= 2
+    target = build_model(config(backbone__expansions=expansions, neck__channels=8))
+    narrow(wide, target, measure_channels(wide, images()), given)
+    expected = output_of(wide, "fpn_lateral3_bn")[..., given["neck"]]
+    np.testing.assert_allclose(output_of(target, "fpn_lateral3_bn"), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("convs", [0, 2])
+def test_an_rpn_of_another_depth(convs: int) -> None:
+    """Logits and deltas read the last of its convolutions, or the pyramid where there is none."""
+    wide, target = (build_model(config(rpn__convs=convs)) for _ in range(2))
+    kept, fresh = narrow(wide, target, measure_channels(wide, images()))
+    assert not fresh
+    assert {g for g in kept if g.startswith("rpn")} == {f"rpn{n}" for n in range(convs)}
+    np.testing.assert_allclose(run(target)["rpn_deltas_3"], run(wide)["rpn_deltas_3"], atol=1e-5)
+
+
+def test_fused_blocks_are_copied() -> None:
+    """They and the stem before them are narrowed by nothing; what is another layer starts fresh."""
+    wide, target = (build_model(config(backbone__fused=[8, 8, 8])) for _ in range(2))
+    kept, fresh = narrow(wide, target, measure_channels(wide, images()))
+    assert not fresh
+    assert "stem" not in kept
+    for name, value in run(wide).items():
+        np.testing.assert_allclose(run(target)[name], value, rtol=1e-5, atol=1e-5)
+    other = build_model(config(backbone__fused=[8, 16, 8]))
+    assert narrow(wide, other, measure_channels(wide, images()))[1] == [
+        "fused_2_expand", "fused_2_project",
+    ]  # fmt: skip
+
+
+def test_layers_that_the_wide_network_has_not_got_are_named(tiny_model: Any) -> None:
+    more = build_model(config(mask_head__blocks=2))
+    fresh = narrow(tiny_model, more, measure_channels(tiny_model, images()))[1]
+    assert fresh == ["mask_block1_dw", "mask_block1_pw", "mask_block1_pw_bn"]
+    deeper = build_model(config(rpn__convs=tiny_model.config.rpn.convs + 1))
+    fresh = narrow(tiny_model, deeper, measure_channels(tiny_model, images()))[1]
+    assert {"rpn_logits", "rpn_deltas"} < set(fresh)
+    assert all(name.startswith("rpn_") for name in fresh)

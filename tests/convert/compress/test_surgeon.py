@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
+import keras
 import numpy as np
 import pytest
 from edgemask_convert.arch import build_model
 from edgemask_convert.arch.macs import network_macs
+from edgemask_convert.compress import surgeon
 from edgemask_convert.compress.prune import PruneError
 from edgemask_convert.compress.surgeon import (
     Moments,
     Removal,
     block_moments,
+    kept_channels,
     measure_network,
     narrow_blocks,
     network_moments,
@@ -147,3 +150,60 @@ def test_measured_on_photographs(tiny_2go: Any, drawn_images: list[np.ndarray]) 
     moments = measure_network(tiny_2go, CLASSES, drawn_images[:2])
     assert len(moments) == 13 + 3 + 4 + 4
     assert all(m.power > 0 for m in moments.values())
+
+
+def test_channels_that_are_read_weakly_go_first() -> None:
+    """All have the same variance and nothing in common; the later ones are read less."""
+    moments = Moments(np.zeros(24), np.eye(24), 1.0)
+    kernel = np.linspace(3, 1, 24)[:, None]
+    found = removal(moments, kernel)
+    assert set(found.order[:8]) == set(range(16, 24))
+    assert len(found.errors) == 4
+    gone = np.square(kernel[:, 0]).reshape(3, 8).sum(1)[::-1]
+    np.testing.assert_allclose(found.errors, [0, *gone.cumsum()], rtol=1e-2)
+    assert kept_channels(moments, kernel, 16).tolist() == list(range(16))
+
+
+def test_plan_looks_at_the_next_eight_channels() -> None:
+    """The first eight of a are the cheapest, the next eight are the dearest."""
+    order = np.arange(32)
+    removals = {
+        "a": Removal(order, np.array([0, 0.1, 0.5, 0.9, 1.0])),
+        "b": Removal(order, np.array([0, 0.2, 0.3, 0.9, 1.0])),
+    }
+    costs = {"a": 10.0, "b": 10.0}
+    assert plan(removals, costs, 480) == {"a": 24, "b": 24}
+    assert plan(removals, costs, 400) == {"a": 24, "b": 16}
+
+
+def test_parts_without_a_budget_keep_their_channels() -> None:
+    wide = make_2go(rpn__expansions=[24, 32, 40])
+    kept = plan_network(wide, {}, {}, 64, 96)
+    assert kept["rpn"] == [24, 32, 40]
+    assert kept["trunk"] == [16] * 13
+
+
+@pytest.mark.parametrize(("block", "end"), [("mask_block_1", "add"), ("mask_block_3", "project")])
+def test_moments_of_a_block(tiny_2go: Any, block: str, end: str) -> None:
+    """The power is that of what the block gives, the input that it skips with it."""
+    rois = inputs()[1]["mask_head"]
+    found = block_moments(tiny_2go.mask_head, [block], rois)[block]
+    layers = [tiny_2go.mask_head.get_layer(f"{block}_{n}").output for n in ("depthwise", end)]
+    read, given = (
+        np.asarray(value).reshape(-1, value.shape[-1])
+        for value in keras.Model(tiny_2go.mask_head.input, layers)(rois[0])
+    )
+    np.testing.assert_allclose(found.mean, read.mean(0), atol=1e-4)
+    np.testing.assert_allclose(found.covariance, np.cov(read.T, bias=True), atol=1e-3)
+    assert found.power == pytest.approx(given.var(0).sum(), rel=1e-3)
+
+
+def test_cells_are_drawn_from_everywhere(tiny_2go: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is something to see in the second half of the regions only."""
+    monkeypatch.setattr(surgeon, "CELLS", 360)  # a quarter of them
+    rois = inputs()[1]["mask_head"][0]
+    rois[:20] = 0
+    found = block_moments(tiny_2go.mask_head, ["mask_block_0"], [rois])["mask_block_0"]
+    monkeypatch.setattr(surgeon, "CELLS", 10_000)
+    whole = block_moments(tiny_2go.mask_head, ["mask_block_0"], [rois])["mask_block_0"]
+    assert found.power == pytest.approx(whole.power, rel=0.2)

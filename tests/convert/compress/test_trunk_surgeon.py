@@ -89,3 +89,17 @@ def test_wider_is_refused(tiny_model: Any) -> None:
     expansions[5] += 8
     with pytest.raises(PruneError, match="block_6 has"):
         pruned(tiny_model, expansions)
+
+
+def test_a_plan_for_a_network_with_fused_blocks() -> None:
+    """What it has got in the place of blocks 1 to 3 needs an entry that a configuration takes."""
+    values = changed(TINY, backbone__fused=[8, 8, 8])
+    config = from_dict(values).model
+    wide = build_model(config)
+    costs = expansion_costs(config, *SIZE)
+    own = {i: wide.first_stage.get_layer(f"block_{i}_project").kernel.shape[2]
+           for i in range(4, 14)}  # fmt: skip
+    budget = sum(costs[f"block_{i}"] * n for i, n in own.items())
+    kept = plan_trunk(wide, measure_trunk(wide, images()), config, SIZE, budget)
+    assert kept[3:] == list(own.values())
+    assert from_dict(changed(values, backbone__expansions=kept)).model.backbone.expansions == kept

@@ -108,3 +108,16 @@ def test_no_box() -> None:
 def test_damaged(segmentation: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         box_bitmap(segmentation, BOX, HEIGHT, WIDTH)
+
+
+def test_triangle() -> None:
+    """The least that a polygon can have."""
+    assert coverage([[10, 20, 42, 20, 10, 36]]).mean() == pytest.approx(0.5, abs=0.01)
+
+
+def test_cells_of_an_rle_are_means() -> None:
+    """Every second column of the box is set: each of its cells covers two."""
+    counts = [0, *[64] * 128]
+    bitmap = box_bitmap({"size": [64, 128], "counts": counts}, np.array([0, 0, 128, 64]), 64, 128)
+    assert bitmap is not None
+    assert np.abs(bitmap.astype(int) - 128).max() <= 1

@@ -8,6 +8,7 @@ import pytest
 from edgemask_convert.cli import main
 from edgemask_convert.data.check import check_dataset
 from edgemask_convert.data.dataset import DatasetError
+from edgemask_convert.data.soft_mask import encode_soft_mask
 from PIL import Image
 
 from ..conftest import Coco
@@ -180,7 +181,7 @@ def test_advice_on_sizes(coco: Coco) -> None:
         add(coco, 1, [10 + 30 * n, 20, 4, 4])
         add(coco, 1, [10 + 30 * n, 100, 6, 40], category_id=2)
     lines = look(coco, short_side=320).advice
-    assert any("with model.short_side = 1216 they have 16" in line for line in lines)
+    assert any("short_side = 1216 they have 16, at 14.4 times the work" in line for line in lines)
     assert any("50% of the boxes are more than three times" in line for line in lines)
 
 
@@ -254,3 +255,81 @@ def test_command(coco: Coco, capsys: pytest.CaptureFixture[str]) -> None:
     assert "left out: 1 images of" in captured.out
     assert "1 kind of things to look at" in captured.out
     assert not [line for line in captured.err.splitlines() if "edgemask-convert" in line]
+
+
+@pytest.mark.parametrize("box", [[10, -10, 15, 15], [10, 20, 10, 18], [-8, 5, 20, 20]])
+def test_boxes_that_stick_out_on_any_side(coco: Coco, box: list[float]) -> None:
+    coco.image(1)
+    add(coco, 1, box)
+    add(coco, 1, [20, 15, 9, 9], category_id=2)
+    (line,) = look(coco).suspicions
+    assert "boxes stick out of their image" in line
+
+
+@pytest.mark.parametrize(("beyond", "count"), [(3, 0), (5, 1)])
+def test_a_hundredth_of_a_large_image_may_stick_out(coco: Coco, beyond: int, count: int) -> None:
+    coco.image(1, 400, 300)
+    add(coco, 1, [300, 100, 100 + beyond, 50])
+    add(coco, 1, [20, 15, 50, 50], category_id=2)
+    assert len(look(coco).suspicions) == count
+
+
+def test_what_is_not_suspicious(coco: Coco) -> None:
+    """A portrait, a hat in its head's box, a dot, a crowd that sticks out, and a soft mask."""
+    for number in (1, 2, 3, 4, 5):
+        coco.image(number)
+    add(coco, 1, [0, 0, 40, 30])
+    add(coco, 2, [3, 3, 10, 10])
+    add(coco, 2, [3, 3, 10, 10], category_id=2)
+    coco.add(3, [5, 5, 6, 6], outline(5, 5, 3, 3))
+    add(coco, 3, [20, 10, 10, 10], iscrowd=1)
+    coco.add(4, [20, 10, 60, 10], outline(5, 5, 3, 3), iscrowd=1, category_id=2)
+    coco.add(5, [5, 5, 10, 10], encode_soft_mask(np.ones((8, 8), np.float32)))
+    assert not look(coco).suspicions
+
+
+def test_as_many_crowds_as_objects_are_not_more(coco: Coco) -> None:
+    coco.image(1)
+    add(coco, 1, [2, 2, 10, 10])
+    add(coco, 1, [20, 10, 12, 12], category_id=2)
+    add(coco, 1, [14, 2, 8, 8], category_id=2, iscrowd=1)
+    assert not look(coco).suspicions
+
+
+def test_four_rectangles_prove_nothing(coco: Coco) -> None:
+    for number in range(1, 5):
+        coco.image(number)
+        coco.add(number, [2, 2, 10, 10])
+    add(coco, 1, [20, 10, 12, 12], category_id=2)
+    assert not look(coco).suspicions
+
+
+def test_16_bit_images_that_use_an_eighth_of_the_range(coco: Coco) -> None:
+    values = np.arange(1200, dtype=np.uint16).reshape(30, 40) * np.uint16(9)  # 0 to 41 of 255
+    Image.fromarray(values).save(coco.image(1))
+    add(coco, 1, [2, 2, 10, 10])
+    add(coco, 1, [20, 10, 12, 12], category_id=2)
+    assert not look(coco).suspicions
+
+
+def test_advice_names_eight_classes(coco: Coco) -> None:
+    """Those without any object are another matter."""
+    coco.image(1, 200, 30)
+    coco.data["categories"] = [{"id": n, "name": f"part {n}"} for n in range(1, 12)]
+    for n in range(1, 11):
+        add(coco, 1, [18 * n, 5, 16, 16], category_id=n)
+    (line,) = (line for line in look(coco).advice if line.startswith("few objects of"))
+    assert "part 8 (1) and 2 more classes: label more" in line
+    assert "part 11" not in line
+
+
+def test_advice_on_wide_boxes_and_on_images_without_objects(coco: Coco) -> None:
+    coco.image(1, 400, 300)
+    for n in range(4):
+        add(coco, 1, [10, 20 + 60 * n, 200, 50])
+    wide, none = "100% of the boxes are more than three times", "no image is without objects"
+    lines = look(coco).advice
+    assert any(wide in line for line in lines)
+    assert any(none in line for line in lines)
+    coco.image(2)
+    assert not any(none in line for line in look(coco).advice)

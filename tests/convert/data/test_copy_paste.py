@@ -203,3 +203,71 @@ def test_a_hidden_object_that_no_ignore_region_is_left_for() -> None:
     assert made["valid"].sum() == 1
     assert made["exhaustive"] == 0
     assert sample["exhaustive"] == 1
+
+
+def test_everything_of_an_object_comes_over() -> None:
+    """The first object is hidden, so the others move up."""
+    sample = make_sample([[8, 8, 20, 20], [44, 2, 60, 12]], 50)
+    sample["labels"][:2], sample["has_mask"][:2] = [1, 2], [1, 0]
+    donor = make_sample([[5, 5, 19, 25]], 200)
+    donor["labels"][0] = 3
+    made = paste(sample, donor)
+    assert made["labels"][:3].tolist() == [2, 3, 0]
+    assert made["has_mask"][:3].tolist() == [0, 1, 0]
+    assert made["valid"][:3].tolist() == [1, 1, 0]
+
+
+def test_what_the_donors_crop_cuts_off_is_not_squeezed_in() -> None:
+    """The mask fills the right half of the whole object, which is all that the crop shows of it."""
+    donor = make_sample([[0, 10, 20, 30]], 200)
+    donor["full_boxes"][0] = [-20, 10, 20, 30]
+    donor["bitmaps"][0, :, :32] = 0
+    made = paste(make_sample([], 50), donor)
+    assert (made["image"][10:30, :20] == 200).all()
+    assert (made["image"][:, 21:] == 50).all()
+
+
+def test_an_edge_that_is_covered_by_a_pixel_stays() -> None:
+    made = paste(make_sample([[0, 0, 40, 40]], 50), make_sample([[39, 0, 60, 64]], 200))
+    np.testing.assert_array_equal(made["boxes"][0], [0, 0, 40, 40])
+
+
+def mixed_batches(folder: Path, masks: list[bool]) -> list[dict[str, np.ndarray]]:
+    """Crops of photographs of one object each, with or without a mask; all are pasted on."""
+    records = []
+    for n, mask in enumerate(masks):
+        path = folder / f"{n}.png"
+        Image.new("RGB", (SIDE, SIDE), (50 * (n + 1),) * 3).save(path)
+        box = np.array([[4 + 20 * n, 4, 20 + 20 * n, 20]], np.float32)
+        records.append(
+            Record(
+                n, path, SIDE, SIDE, box, np.array([n], np.int32),
+                np.full((1, 64, 64), 255 * mask, np.uint8), np.array([mask]),
+                np.zeros((1, 17, 3), np.float32), np.zeros((0, 4), np.float32),
+                np.ones(3, bool), True,
+            )
+        )  # fmt: skip
+    config = Config()
+    config.train.batch_size = 4
+    config.augment = dataclasses.replace(
+        config.augment, crop=64, min_short_side=64, max_short_side=64, aspect_jitter=0.0,
+        flip=0.0, copy_paste=1.0,
+    )  # fmt: skip
+    return list(loader.batches(records, config, 0, 5))
+
+
+def test_all_photographs_with_masks_are_donors(tmp_path: Path) -> None:
+    donors = set()
+    for batch in mixed_batches(tmp_path, [True, False, True]):
+        for number, labels, valid in zip(
+            batch["image_id"], batch["labels"], batch["valid"], strict=True
+        ):
+            if number == 1:  # nothing covers its object
+                assert valid.sum() == 2
+                donors.add(int(labels[1]))
+    assert donors == {0, 2}
+
+
+def test_photographs_without_masks_have_nothing_to_give(tmp_path: Path) -> None:
+    for batch in mixed_batches(tmp_path, [False, False]):
+        np.testing.assert_array_equal(batch["valid"].sum(1), 1)

@@ -207,6 +207,7 @@ def test_wrong_image_size(coco: Coco) -> None:
     [
         ({"bbox": [1, 2, 3]}, r"bbox \[1, 2, 3\] is not four finite numbers"),
         ({"bbox": [1, 2, float("nan"), 4]}, "is not four finite numbers"),
+        ({"bbox": [1, 2, 1e300, 4]}, "is not four finite numbers x y width height below 1e"),
         ({"bbox": "1 2 3 4"}, "is not four finite numbers"),
         ({"bbox": [1, 2, None, 4]}, "is not four finite numbers"),
         ({"segmentation": [[1, 2, 3]]}, "a polygon of it is not a list"),
@@ -257,6 +258,8 @@ def _set(section: str, key: str, value: object) -> Any:
         (_without("categories", "name"), r"categories\[0\] has no 'name'"),
         (lambda data: data["images"].append(7), r"images\[1\] has no 'id'"),
         (_set("images", "id", "a1"), r"images\[0\] has id 'a1', not an integer"),
+        (_set("categories", "keypoints", 5), r"categories\[0\] has keypoints 5, not a list"),
+        (_set("categories", "keypoints", [5]), r"categories\[0\] has keypoints 5, not text"),
         (_twice("images"), "images id 1 occurs 2 times"),
         (_twice("annotations"), "annotations id 100 occurs 2 times"),
         (_twice("categories"), "categories id 1 occurs 2 times"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -95,3 +96,12 @@ def test_each_category_has_its_own_order(coco: Coco) -> None:
     assert np.flatnonzero(record.keypoints[0, :, 2]).tolist() == [0, 9]
     assert np.flatnonzero(record.keypoints[1, :, 2]).tolist() == [0, 1]
     np.testing.assert_array_equal(record.keypoints[1, 0], [14.5, 15.5, 2])
+
+
+def test_the_class_of_a_head_need_not_be_the_first(coco: Coco) -> None:
+    values = copy.deepcopy(TINY_POSE)
+    values["model"]["classes"] = [2, 1]
+    records = with_keypoints(coco).load([2, 1]).records()
+    for record in records:
+        record.keypoints[record.labels == 0] = 0  # the triangle's
+    check_keypoints(records, from_dict(values).model, Path("a.json"))

@@ -303,3 +303,51 @@ def test_the_trainer_reads_the_result(tmp_path: Path, capsys: pytest.CaptureFixt
     assert all(r.has_mask.all() for r in records)
     discs = np.concatenate([r.bitmaps[r.labels == 0] for r in records]).mean(axis=(1, 2)) / 255
     assert abs(float(np.median(discs)) - math.pi / 4) < 0.03
+
+
+def test_shapes_of_any_place_and_number_of_points(tmp_path: Path) -> None:
+    """A triangle on the right of a photograph that is wider than high; it needs no type."""
+    shape = labelme_shape("nut", [[50, 5], [58, 5], [58, 21]])
+    del shape["shape_type"]
+    put(tmp_path, "a.png", shape, {**shape, "shape_type": None})
+    for entry in import_labelme(tmp_path)["annotations"]:
+        assert entry["bbox"] == [50, 5, 8, 16]
+        assert entry["area"] == pytest.approx(64, abs=8)
+
+
+def test_a_mask_above_the_photograph_is_cut(tmp_path: Path) -> None:
+    bitmap = np.zeros((40, 60), bool)
+    bitmap[:20, :10] = True
+    shape = mask_shape("nut", bitmap)
+    (x0, y0), (x1, y1) = shape["points"]
+    shape["points"] = [[x0, y0 - 12], [x1, y1 - 12]]
+    put(tmp_path, "a.png", shape, labelme_shape("nut", SQUARE))
+    assert import_labelme(tmp_path)["annotations"][0]["bbox"] == [0, 0, 10, 8]
+
+
+def test_a_group_with_a_rectangle_is_a_box(tmp_path: Path) -> None:
+    put(tmp_path, "a.png", labelme_shape("nut", SQUARE[::2], "rectangle", group_id=1),
+        labelme_shape("nut", [[30, 5], [40, 5], [40, 25]], group_id=1))  # fmt: skip
+    (entry,) = import_labelme(tmp_path, boxes=True)["annotations"]
+    assert entry["segmentation"] == []
+    assert entry["bbox"] == [10, 5, 30, 20]
+
+
+@pytest.mark.parametrize("place", ["labels/day1", "photos"])
+def test_photographs_that_were_moved(tmp_path: Path, place: str) -> None:
+    """They are looked for beside their file, and in the folder of all photographs."""
+    label = put(tmp_path / "labels" / "day1", "a.png")
+    (tmp_path / "photos").mkdir()
+    label.with_suffix(".png").rename(tmp_path / place / "b.png")
+    square = labelme_shape("nut", SQUARE)
+    label.write_text(labelme_file("C:\\Users\\me\\b.png", 60, 40, [square]))
+    root = tmp_path if place.startswith("labels") else tmp_path / "photos"
+    (info,) = import_labelme(tmp_path / "labels", root)["images"]
+    assert (root / info["file_name"]).samefile(tmp_path / place / "b.png")
+
+
+def test_empty_photographs_of_cameras(tmp_path: Path) -> None:
+    put(tmp_path, "b.png", labelme_shape("nut", SQUARE))
+    put(tmp_path, "IMG_1.PNG").unlink()
+    names = [info["file_name"] for info in import_labelme(tmp_path, empty=True)["images"]]
+    assert names == ["b.png", "IMG_1.PNG"]

@@ -112,3 +112,8 @@ def test_reads_as_the_device_does(records: list[Record]) -> None:
     assert upright.shape == (30, 40, 3)
     assert upright[:, :8].min() > 200
     assert upright[:, 12:].max() < 50
+
+
+def test_batches_for_a_teacher_that_looks_closer(records: list[Record]) -> None:
+    (batch,) = batches(records, from_dict(TINY), 0, 1, zoom=2)
+    assert batch["closeup"].shape == (2, 128, 128, 3)

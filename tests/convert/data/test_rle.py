@@ -10,3 +10,10 @@ def test_segmentations_of_all_kinds() -> None:
     assert coco_mask.area(to_rle(runs, 2, 2)) == 2
     packed = coco_mask.frPyObjects(runs, 2, 2)
     assert to_rle(packed, 20, 60) is packed
+
+
+def test_parts_are_one_mask() -> None:
+    from pycocotools import mask as coco_mask
+
+    parts = [[0, 0, 4, 0, 4, 4, 0, 4], [2, 0, 8, 0, 8, 4, 2, 4]]  # they overlap
+    assert coco_mask.area(to_rle(parts, 10, 10)) == 8 * 4

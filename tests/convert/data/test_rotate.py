@@ -189,3 +189,33 @@ def test_photographs_are_turned_both_ways(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(loader, "rotate_record", lambda r, i, d: (seen.append(d), (r, i))[1])
     list(loader.batches([make_record([[30, 20, 60, 60]], path=path)], config, 0, 10))
     assert -20 <= min(seen) < -10 < 10 < max(seen) <= 20
+
+
+def test_a_pixel_or_two_of_an_object_are_kept() -> None:
+    """A quarter turn puts the left edge of the square two pixels above the lower edge."""
+    record = make_record([[98, 30, 118, 50]])
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    np.testing.assert_allclose(turned.boxes, [[50, 78, 70, 80]], atol=1e-4)
+
+
+def test_a_joint_below_the_photograph_is_unlabelled() -> None:
+    """It is higher than wide: a place may be too low that would not be too far right."""
+    record = make_record([[90, 30, 120, 50]])
+    record.keypoints[0, 1] = [110, 40, 2]
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    np.testing.assert_allclose(turned.keypoints[0, 0], [70, 70, 2], atol=1e-4)
+    np.testing.assert_array_equal(turned.keypoints[0, 1], 0)
+
+
+def test_what_a_mask_hardly_covers_is_outside() -> None:
+    bitmaps = np.full((1, 64, 64), 60, np.uint8)
+    bitmaps[:, 16:48, 16:48] = 255
+    record = make_record([[40, 20, 80, 60]], bitmaps=bitmaps)
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    np.testing.assert_allclose(turned.boxes, [[50, 30, 70, 50]], atol=1e-4)
+
+
+def test_a_mask_that_is_sure_of_nothing_is_an_ellipse() -> None:
+    record = make_record([[50, 30, 70, 50]], bitmaps=np.full((1, 64, 64), 100, np.uint8))
+    turned, _ = rotate_record(record, picture_of(record), 45)
+    np.testing.assert_allclose(turned.boxes, record.boxes, atol=0.1)

@@ -176,3 +176,46 @@ def test_a_class_of_which_one_part_has_nothing(
               "categories": [{"id": n, "name": str(n)} for n in (1, 2, 3)]},
              {"annotations": [{"category_id": 1}]})  # fmt: skip
     assert one_sided(parts) == []
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_rarest_class_chooses_first(seed: int) -> None:
+    """Once the common one has filled the dev part there is no room for another."""
+    data = dataset([{1: 1}] * 36 + [{1: 1, 2: 1}] * 4)
+    _, dev = split_dataset(data, 0.25, seed)
+    assert any(a["category_id"] == 2 for a in dev["annotations"])
+    assert len(ids(dev)) == 10
+
+
+def test_no_class_gets_more_than_its_share() -> None:
+    _, dev = split_dataset(dataset([{1: 1}] * 36 + [{2: 1}] * 4), 0.25)
+    assert sum(n >= 36 for n in ids(dev)) == 1
+    assert len(ids(dev)) == 10
+
+
+def test_a_crowd_is_no_object_that_must_be_learnt_from() -> None:
+    """Each image has the only crowd of a class."""
+    data = dataset([{1: 1, 10 + n: 1} for n in range(10)])
+    for entry in data["annotations"]:
+        entry["iscrowd"] = int(entry["category_id"] >= 10)
+    assert len(ids(split_dataset(data, 0.2)[1])) == 2
+
+
+def test_something_is_left_to_learn_from() -> None:
+    train, dev = split_dataset(dataset([{}] * 3), 0.95)
+    assert (len(ids(train)), len(ids(dev))) == (1, 2)
+
+
+@pytest.mark.parametrize(("size", "share", "wanted"), [(10, 0.27, 30), (50, 0.2, 50)])
+def test_folders_that_do_not_fit_exactly(size: int, share: float, wanted: int) -> None:
+    """As near to the share as whole folders come, and one at least."""
+    names = [f"all/video{n // size}/{n}.png" for n in range(100)]
+    _, dev = split_dataset(dataset([{1: 1}] * 100, names), share, by_folder=True)
+    assert len(ids(dev)) == wanted
+
+
+def test_a_class_that_is_measured_and_not_learnt() -> None:
+    names = [{"id": n, "name": str(n)} for n in (1, 2)]
+    train = {"annotations": [{"category_id": 1}], "categories": names}
+    dev = {"annotations": [{"category_id": 1}, {"category_id": 2}], "categories": names}
+    assert one_sided((train, dev)) == one_sided((dev, train)) == ["2"]

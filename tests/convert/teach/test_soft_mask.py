@@ -82,3 +82,8 @@ def test_a_size_that_no_teacher_gives_is_refused() -> None:
     assert decode_soft_mask(encode_soft_mask(np.zeros((512, 512)))).shape == (512, 512)
     with pytest.raises(ValueError, match="size 513 is not between 1 and 512"):
         decode_soft_mask(encode_soft_mask(np.zeros((513, 513))))
+
+
+def test_probabilities_out_of_range_are_clipped() -> None:
+    mask = np.array([[1.2, -0.1], [0.5, 1]], np.float32)
+    assert decode_soft_mask(encode_soft_mask(mask)).tolist() == [[255, 0], [128, 255]]

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from edgemask_convert.arch import build_model
-from edgemask_convert.config import DistillConfig
+from edgemask_convert.config import DistillConfig, from_dict
 from edgemask_convert.training.distill import Distillation, DistillError
 
 from ..compress.test_prune import config
+from ..conftest import TINY_2GO, changed
 
 RANDOM = np.random.default_rng(8)
 
@@ -136,6 +137,9 @@ def test_a_teacher_of_something_else_is_refused(tiny_model: Any) -> None:
         Distillation(tiny_model, build_model(config(classes=[1])), DistillConfig())
     with pytest.raises(DistillError, match="3 channels are named, the student has 16"):
         Distillation(tiny_model, tiny_model, DistillConfig(), [0, 1, 2])
+    wide = build_model(config(rpn__anchor_scale=9.0))
+    with pytest.raises(DistillError, match=r"anchor_scale 9\.0 no level .* 4 times as large"):
+        Distillation(wide, wide, DistillConfig(zoom=4))
 
 
 def part(channels: int = 16, **changes: Any) -> Any:
@@ -226,3 +230,84 @@ def test_no_gradient_reaches_the_teachers_heads() -> None:
         value = tf.add_n(list(found.values()))
     assert float(value) > 0
     assert tape.gradient(value, scale) is None
+
+
+def made_up(box: dict[str, Any], mask: Any = None, **changes: Any) -> Distillation:
+    """A teacher that answers the same whatever it sees, and teaches itself."""
+    teacher = part(**changes)
+    teacher.box_head = lambda features, training: {k: tf.constant(v) for k, v in box.items()}
+    teacher.mask_head = lambda features, training: {"logits": tf.constant(mask)}
+    return Distillation(teacher, teacher, DistillConfig())
+
+
+ROIS = tf.constant([[0.0, 0, 20, 20], [10, 10, 40, 40], [5, 5, 9, 9]])
+STILL = np.zeros((3, 4), np.float32)
+
+
+def test_class_scores_by_hand() -> None:
+    """The teacher says .5 of both classes, the student .75; the third region is padding."""
+    distillation = made_up({"logits": np.zeros((3, 2), np.float32), "deltas": STILL})
+    head = {"logits": tf.fill((3, 2), math.log(3.0)), "deltas": tf.constant(STILL)}
+    found = distillation.box_losses(head, lambda _: None, ROIS, tf.constant([1.0, 1, 0]))
+    # divergence log(2 / sqrt 3) of each class, added up; the mean of two regions
+    assert float(found["distill_class"]) == pytest.approx(2 * math.log(2 / 3**0.5), rel=1e-3)
+
+
+def test_softmax_scores_by_hand() -> None:
+    """Shares 1/2, 1/4, 1/4 for 1/3 each: what the teacher holds likely weighs most."""
+    theirs = np.tile(np.float32([math.log(2), 0, 0]), (3, 1))
+    distillation = made_up(
+        {"logits": theirs, "deltas": np.zeros((3, 4), np.float32)}, box_head__activation="softmax"
+    )
+    head = {"logits": tf.zeros((3, 3)), "deltas": tf.constant(STILL)}
+    found = distillation.box_losses(head, lambda _: None, ROIS, tf.constant([1.0, 0, 1]))
+    expected = 0.5 * math.log(0.5 * 3) + 0.5 * math.log(0.25 * 3)
+    assert float(found["distill_class"]) == pytest.approx(expected, rel=1e-4)
+
+
+def test_boxes_count_by_how_certain_the_teacher_is() -> None:
+    """Two regions, .75 and .5 certain; of the second the student's box is another one."""
+    logits = np.float32([[math.log(3), -9], [0, -9], [9, 9]])
+    distillation = made_up({"logits": logits, "deltas": STILL})
+    deltas = STILL.copy()
+    deltas[1, 0] = 10.0 * 2  # two widths to the right, by box weights of 10
+    head = {"logits": tf.constant(logits), "deltas": tf.constant(deltas)}
+    found = distillation.box_losses(head, lambda _: None, ROIS, tf.constant([1.0, 1, 0]))
+    # 1 - GIoU of a square and one a side away from it: 1 + 1/3
+    assert float(found["distill_box"]) == pytest.approx((4 / 3) * 0.5 / (0.75 + 0.5 + 1), rel=1e-3)
+
+
+def test_masks_are_a_mean_over_regions() -> None:
+    mask = np.zeros((3, 2, 2, 1), np.float32)  # .5 everywhere
+    distillation = made_up({}, mask)
+    logits = tf.fill((3, 2, 2), math.log(3.0))
+    found = distillation.mask_loss(logits, lambda _: None, tf.constant([1.0, 1, 0]))
+    assert float(found) == pytest.approx(math.log(2 / 3**0.5), rel=1e-3)
+
+
+def test_features_are_a_mean_over_levels() -> None:
+    layout = SimpleNamespace(channels=1, features={"p3": 8, "p4": 16}, rpn_levels=["3"])
+    made = SimpleNamespace(config=config(), layout=layout)
+
+    def outputs(p3: list[float], p4: list[float]) -> dict[str, Any]:
+        maps = {"p3": p3, "p4": p4, "rpn_logits_3": [0.0, 0.0], "rpn_deltas_3": [0.0] * 8}
+        return {k: tf.reshape(tf.constant(v), (1, 1, 2, -1)) for k, v in maps.items()}
+
+    theirs = outputs([1.0, 3.0], [2.0, 4.0])
+    distillation = Distillation(made, made, DistillConfig())
+    found = distillation.first_stage_losses(outputs([2.0, 3.0], [2.0, 4.0]), theirs)
+    # squared error 1 over squared deviations 1 + 1 on one level, nothing on the other
+    assert float(found["distill_feature"]) == pytest.approx(0.5 / 2.002)
+
+
+def test_kind_and_anchors_of_networks_without_a_pyramid() -> None:
+    def without(**changes: Any) -> Any:
+        model = from_dict(changed(TINY_2GO, **changes)).model
+        return SimpleNamespace(config=model, layout=SimpleNamespace(channels=128))
+
+    with pytest.raises(DistillError, match=r"teacher's backbone\.kind is .*, the student's"):
+        Distillation(part(), without(), DistillConfig())
+    other = without(rpn__anchor_boxes=[[-9.0, -9.0, 9.0, 9.0]] * 3)
+    with pytest.raises(DistillError, match=r"teacher's rpn\.anchor_boxes is .*, the student's"):
+        Distillation(without(), other, DistillConfig())
+    Distillation(without(), without(), DistillConfig())

@@ -4,6 +4,7 @@ import copy
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import keras
@@ -13,7 +14,7 @@ import tensorflow as tf
 from edgemask_convert.arch import build_model
 from edgemask_convert.arch.layers import ReLU6
 from edgemask_convert.checkpoint import CheckpointError, export_model, load_model
-from edgemask_convert.config import from_dict
+from edgemask_convert.config import ConfigError, from_dict
 from edgemask_convert.training.trainer import Trainer, TrainingError, learning_rate
 
 from ..conftest import CLASSES, TINY, make_batch
@@ -319,3 +320,11 @@ def test_only_kernels_decay() -> None:
         share = 1 if kind in ("bias", "beta", "gamma") else kept
         np.testing.assert_allclose(weight, before[weight.path] * share, rtol=1e-5, atol=1e-8)
     assert {"kernel", "bias", "gamma", "beta"} <= seen
+
+
+def test_a_batch_that_replicas_cannot_share(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = from_dict({"train": {"batch_size": 4}})
+    strategy = SimpleNamespace(num_replicas_in_sync=3)
+    monkeypatch.setattr(tf.distribute, "get_strategy", lambda: strategy)
+    with pytest.raises(ConfigError, match="batch_size is 4, which 3 replicas cannot share evenly"):
+        Trainer(None, config, total_steps=4)  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D)
 STRENGTH = 0.7  # of what would make ranges equal; the whole of it coarsens the readers' weights
 MOST = 8.0
 MARGIN = 1.1  # other images go higher than those of the calibration
+Uses = dict[str, list[Any]]  # of each layer by name: the nodes of Keras' graph where it is applied
 
 
 @dataclass
@@ -104,42 +105,52 @@ def channel_factors(peaks: np.ndarray, limit: float | None) -> np.ndarray:
 def find_links(model: keras.Model) -> list[Link]:
     """Return the convolutions whose results only convolutions read, in the order of the layers."""
     outputs = {id(tensor) for tensor in tf.nest.flatten(model.output)}
+    # Other models that share the layers, such as a part of this one, have given them more nodes.
+    known = {id(node) for nodes in model._nodes_by_depth.values() for node in nodes}
+    uses = {
+        layer.name: [node for node in layer._inbound_nodes if id(node) in known]
+        for layer in model.layers
+    }
     readers: dict[int, list[keras.Layer]] = {}
     for layer in model.layers:
-        for node in layer._inbound_nodes:
+        for node in uses[layer.name]:
             for tensor in node.input_tensors:
                 readers.setdefault(id(tensor), []).append(layer)
     links = []
     for layer in model.layers:
         if isinstance(layer, CONVOLUTIONS):
             link = Link(layer)
-            if all(_follow(node.output_tensors[0], link, readers, outputs)
-                   for node in layer._inbound_nodes) and _alone(link):  # fmt: skip
+            if all(_follow(node.output_tensors[0], link, readers, uses, outputs)
+                   for node in uses[layer.name]) and _alone(link, uses):  # fmt: skip
                 links.append(link)
     return links
 
 
-def _alone(link: Link) -> bool:
+def _alone(link: Link, uses: Uses) -> bool:
     """Whether the readers read nothing else, which would be divided too."""
     own = {id(tensor) for tensor in link.tensors}
     return all(
         id(tensor) in own
         for reader in link.readers
-        for node in reader._inbound_nodes
+        for node in uses[reader.name]
         for tensor in node.input_tensors
     )
 
 
 def _follow(
-    tensor: Any, link: Link, readers: dict[int, list[keras.Layer]], outputs: set[int]
+    tensor: Any,
+    link: Link,
+    readers: dict[int, list[keras.Layer]],
+    uses: Uses,
+    outputs: set[int],
 ) -> bool:
     """Follow one use of the layer to its readers; False if they cannot be divided."""
     rectified = False
     while id(tensor) not in outputs:
         found = readers.get(id(tensor), [])
-        after = found[0] if len(found) == 1 and len(found[0]._inbound_nodes) == 1 else None
+        after = found[0] if len(found) == 1 and len(uses[found[0].name]) == 1 else None
         if isinstance(after, layers.BatchNormalization) and link.norm is None and not rectified:
-            if len(link.layer._inbound_nodes) > 1:
+            if len(uses[link.layer.name]) > 1:
                 return False  # one norm of several: the factor has no one place
             link.norm = after
         elif isinstance(after, layers.ReLU) and not rectified:
@@ -150,7 +161,7 @@ def _follow(
             link.tensors.append(tensor)
             link.readers += [layer for layer in found if layer not in link.readers]
             return bool(found) and all(isinstance(layer, CONVOLUTIONS) for layer in found)
-        tensor = after._inbound_nodes[0].output_tensors[0]
+        tensor = uses[after.name][0].output_tensors[0]
     return False
 
 

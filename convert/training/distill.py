@@ -132,7 +132,7 @@ class Distillation:
         self.zoom = config.zoom
         self.largest = math.inf if config.zoom == 1 else BEST_SIDE / math.sqrt(config.zoom)
         self.config = config
-        if not self._rpn_levels()[0]:
+        if self.zoom > 1 and not self._rpn_levels()[0]:
             scale = teacher.config.rpn.anchor_scale
             raise DistillError(
                 f"with model.rpn.anchor_scale {scale} no level of the RPN is for what a teacher "

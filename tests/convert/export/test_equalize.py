@@ -85,6 +85,17 @@ def test_what_others_read_or_the_network_gives_stays() -> None:
     assert equalize(model, []) == {}
 
 
+def test_a_part_that_became_a_model_of_its_own_changes_nothing() -> None:
+    """Keras then applies the same layers once more, beside the network."""
+    model = chain(norm=True)
+    before = [(link.layer.name, link.limit) for link in find_links(model)]
+    keras.Model(model.layers[1].output, model.output)
+    assert any(len(layer._inbound_nodes) > 1 for layer in model.layers)
+    assert [(link.layer.name, link.limit) for link in find_links(model)] == before
+    assert before
+    assert equalize(model, [np.ones((1, 8, 8, 3), np.float32)])
+
+
 def test_without_samples() -> None:
     with pytest.raises(ValueError, match="no samples to equalize by"):
         equalize(chain(), [])

@@ -1,8 +1,8 @@
 """The layer for rpi-image-gen: what it declares, and the system that it makes.
 
-rpi-image-gen reads the declarations in the comments and hands the rest to bdebstrap. The tests of the
-first half read them too; the second half, marked ``systemd``, gives the layer to the real bdebstrap
-and boots what comes out. .ci/legs/systemd prepares what it needs.
+rpi-image-gen reads the declarations in the comments and hands the rest to bdebstrap. The tests of
+the first half read them too; the second half, marked ``systemd``, gives the layer to the real
+bdebstrap and boots what comes out. .ci/legs/systemd prepares what it needs.
 """
 
 from __future__ import annotations

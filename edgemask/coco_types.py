@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from edgemask import rle
 from edgemask.errors import InputError, SourceError
 from edgemask.keypoints import NAMES
 
@@ -30,6 +30,7 @@ KEYPOINT_METRICS = "AP AP50 AP75 APm APl AR AR50 AR75 ARm ARl".split()  # noqa: 
 
 _FIELDS = {"bbox": "bbox", "segm": "segmentation", "keypoints": "keypoints"}
 IOU_TYPES = tuple(_FIELDS)
+_FAR = 1e5  # from pixel 0; pycocotools walks outlines pixel by pixel, and crashes farther away
 _REQUIRED = {
     "images": ("id",),
     "annotations": ("image_id", "category_id"),
@@ -38,7 +39,9 @@ _REQUIRED = {
 
 
 def check_entries(data: Mapping[str, Any], name: str) -> None:
-    """Refuse COCO annotations of which an entry lacks a field, or two images have one id.
+    """Refuse COCO annotations of which an entry lacks a field, or with ids that do not tell.
+
+    Two images have one id, or ids cannot be sorted, which pycocotools does.
 
     Raises
     ------
@@ -50,7 +53,15 @@ def check_entries(data: Mapping[str, Any], name: str) -> None:
             missing = [field for field in fields if field not in entry]
             if missing:
                 raise SourceError(f"{name}: {kind}[{number}] has no {missing[0]!r}: mend the file")
+    for number, category in enumerate(data["categories"]):
+        if not isinstance(category["id"], int):
+            raise SourceError(
+                f"{name}: categories[{number}] has id {category['id']!r}: give a whole number"
+            )
     counts = Counter(image["id"] for image in data["images"])
+    kinds = sorted({type(image_id).__name__ for image_id in counts})
+    if len(kinds) > 1:
+        raise SourceError(f"{name}: the ids of images are {' and '.join(kinds)}: use one kind")
     for image_id, count in counts.items():
         if count > 1:
             raise SourceError(f"{name}: {count} images have the id {image_id}: give each its own")
@@ -105,16 +116,22 @@ def check_rle(entry: Mapping[str, Any], size: tuple[int, int]) -> None:
     if not isinstance(given, dict) or not {"size", "counts"} <= given.keys():
         return
     counts, where = given["counts"], f"annotation {entry.get('id')}: its RLE has"
-    if list(given["size"]) != list(size):
+    if given["size"] not in (list(size), tuple(size)):
         raise SourceError(
-            f"{where} size {list(given['size'])}, its image [{size[0]}, {size[1]}] (H, W): use the "
+            f"{where} size {given['size']}, its image [{size[0]}, {size[1]}] (H, W): use the "
             "annotations of these images, not of resized ones"
         )
     if not isinstance(counts, list | str | bytes):
         raise SourceError(f"{where} counts {counts!r}: give a text or a list of numbers")
-    if isinstance(counts, list) and (
-        not all(isinstance(n, int) and n >= 0 for n in counts) or sum(counts) != size[0] * size[1]
-    ):
+    try:
+        if not isinstance(counts, list):
+            rle.run_lengths(counts, *size)
+            return
+        right = all(isinstance(n, int) and n >= 0 for n in counts)
+        right = right and sum(counts) == size[0] * size[1]
+    except InputError:
+        right = False
+    if not right:
         raise SourceError(
             f"{where} counts that are not the image's {size[0] * size[1]} pixels: mend it"
         )
@@ -149,16 +166,19 @@ def truth_for(annotations: Sequence[dict[str, Any]], kind: str) -> list[dict[str
     """
     prepare = {"bbox": _with_box, "segm": _with_mask, "keypoints": _with_keypoints}[kind]
     for entry in annotations:
-        for field in ("area", "iscrowd"):
-            _check_numbers(entry, field, [entry.get(field, 0)], "a number")
+        _check_numbers(entry, "area", [entry.get("area", 0)], "a number of pixels", _FAR * _FAR)
+        if entry.get("iscrowd", 0) not in (0, 1):
+            raise SourceError(
+                f"annotation {entry.get('id')} has iscrowd {entry['iscrowd']}: give 0 or 1"
+            )
     return [{**prepare(entry), "id": number} for number, entry in enumerate(annotations, 1)]
 
 
 def _check_numbers(
-    entry: Mapping[str, Any], field: str, values: Sequence[Any], wanted: str
+    entry: Mapping[str, Any], field: str, values: Sequence[Any], wanted: str, most: float = _FAR
 ) -> None:
     """Refuse what pycocotools would stumble over."""
-    if not all(isinstance(v, int | float) and math.isfinite(v) for v in values):
+    if not all(isinstance(v, int | float) and abs(v) <= most for v in values):
         raise SourceError(
             f"annotation {entry.get('id')} has {field} {str(entry.get(field))[:40]}: give {wanted}"
         )
@@ -170,7 +190,7 @@ def _with_box(entry: dict[str, Any]) -> dict[str, Any]:
         raise SourceError(
             f"annotation {entry.get('id')} has bbox {str(box)[:40]}: give x, y, width, height"
         )
-    _check_numbers(entry, "bbox", box, "x, y, width, height")
+    _check_numbers(entry, "bbox", box, "x, y, width, height in pixels")
     return entry
 
 
@@ -184,7 +204,7 @@ def _with_mask(entry: dict[str, Any]) -> dict[str, Any]:
                 "counts"
             )
     else:
-        wanted = "polygons as flat lists of x and y"
+        wanted = "polygons as flat lists of x and y in pixels"
         for polygon in outline:
             _check_numbers(entry, "segmentation", polygon, wanted)
     if outline:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import glob
 import io
+import math
 import os
 import re
 import threading
@@ -27,6 +28,7 @@ __all__ = [
     "expand_sources",
     "load_image",
     "megapixels",
+    "read_pipe",
 ]
 
 Pixels = NDArray[np.uint8]
@@ -44,6 +46,8 @@ SUFFIXES = frozenset(
 """Names that count as images when a folder is given."""
 
 _BAND_PIXELS = 2**20
+_MOST_BYTES = 4 * MAX_PIXELS  # of a file; the largest image uncompressed, with transparency
+_CHUNK = 2**20
 _ORIENTATION = 0x0112
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
@@ -115,8 +119,13 @@ def load_image(source: str | os.PathLike[str] | IO[bytes]) -> Pixels:
 
 
 def megapixels(path: str | os.PathLike[str]) -> float:
-    """Return the size of an image file in millions of pixels, by its header; 0 if it has none."""
+    """Return the size of an image file in millions of pixels, by its header; 0 if it has none.
+
+    That of a pipe is infinite: it can be read only once, and is left to whoever decodes it.
+    """
     try:
+        if Path(path).is_fifo():
+            return math.inf
         with _QUIET, Image.open(path) as image:
             return image.width * image.height / 1e6
     except Exception:  # load_image says what is wrong with it
@@ -218,12 +227,14 @@ def expand_source(source: str) -> list[str]:
 def _decode(stream: IO[bytes], name: str) -> Pixels:
     """Decode an open binary file."""
     if not stream.seekable():
-        stream = io.BytesIO(stream.read())
+        stream = read_pipe(stream, name)
     try:
         with _QUIET:
             image = Image.open(stream)
             with image:
                 _check_size(*image.size, name)
+                if image.format == "EPS":  # a program, for which Pillow starts Ghostscript
+                    raise UnidentifiedImageError
                 image.load()
                 return _fill(image, _orientation(image), name)
     except SourceError:
@@ -242,6 +253,26 @@ def _decode(stream: IO[bytes], name: str) -> Pixels:
         raise SourceError(
             f"{name} is damaged or incomplete ({error}): copy or export it again"
         ) from error
+
+
+def read_pipe(stream: IO[bytes], name: str, start: bytes = b"") -> io.BytesIO:
+    """Return all that comes from a pipe, after what has been read from it already.
+
+    Raises
+    ------
+    SourceError
+        It is more than any image, and may have no end.
+    """
+    whole = io.BytesIO()
+    whole.write(start)
+    while chunk := stream.read(_CHUNK):
+        whole.write(chunk)
+        if whole.tell() > _MOST_BYTES:
+            raise SourceError(
+                f"{name} is more than {_MOST_BYTES // 10**6} MB: give an image of fewer bytes"
+            )
+    whole.seek(0)
+    return whole
 
 
 def _why_unknown(stream: IO[bytes], name: str) -> str:

@@ -7,7 +7,6 @@ allowed, so a newer minor version may add information that an older edgemask ign
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -22,11 +21,17 @@ MAX_MEMBER_BYTES = 64 * 2**20
 REQUIRED_STAGES = ("backbone", "box_head", "mask_head")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*\Z")
 
+_CONTROL = re.compile(r"[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of characters
+
 Rule = Any  # a mapping of keys to rules, a one-element list of a rule, or a predicate
 
 
 def _text(value: object) -> bool:
     return isinstance(value, str)
+
+
+def _label(value: object) -> bool:
+    return isinstance(value, str) and len(value) <= 200 and not _CONTROL.search(value)
 
 
 def _boolean(value: object) -> bool:
@@ -37,7 +42,7 @@ def _number(low: float, high: float) -> Callable[[object], bool]:
     def check(value: object) -> bool:
         if isinstance(value, bool) or not isinstance(value, int | float):
             return False
-        return math.isfinite(value) and low <= value <= high
+        return low <= value <= high  # no NaN either
 
     check.__doc__ = f"a number from {low:g} to {high:g}"
     return check
@@ -76,6 +81,7 @@ def _sha256(value: object) -> bool:
 
 
 _text.__doc__ = "a string"
+_label.__doc__ = "a string of at most 200 characters, none of them control characters"
 _boolean.__doc__ = "true or false"
 _file_name.__doc__ = "a plain file name"
 _sha256.__doc__ = "64 lower-case hexadecimal digits"
@@ -111,7 +117,7 @@ _MANIFEST: Rule = {
         "max_aspect": _number(1.0, 100.0),
         "stride": _STRIDE,
     },
-    "classes": [{"id": _integer(0, 2**31 - 1), "name": _text}],
+    "classes": [{"id": _integer(0, 2**31 - 1), "name": _label}],
     "rpn": {
         "levels": [_text],
         "strides": [_STRIDE],

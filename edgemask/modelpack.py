@@ -26,6 +26,8 @@ __all__ = ["SCHEMA", "ModelPack", "bundled_packs", "load_pack"]
 MAX_MEMBERS = 16
 MAX_MANIFEST_BYTES = 2**20
 MAX_PACK_BYTES = 256 * 2**20
+_DIRECTORY_ENTRY = b"PK\1\2"
+_PLAIN = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # LZMA takes the memory that a file asks for
 
 _DAMAGED = "it is damaged or was not downloaded completely: fetch the pack again"
 
@@ -142,6 +144,10 @@ def load_pack(name_or_path: str | os.PathLike[str]) -> ModelPack:
         The file is missing, damaged, unsafe, from a newer edgemask, or inconsistent.
     """
     path, data = _read_pack(name_or_path)
+    # Before zipfile makes an object of each; a few may be there by chance, in compressed data.
+    members = data.count(_DIRECTORY_ENTRY)
+    if members > 64 * MAX_MEMBERS:
+        raise _too_many(path, members)
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             manifest, stages = _read_members(archive, path)
@@ -193,13 +199,17 @@ def _names() -> str:
     return ", ".join(bundled_packs()) or "(no bundled packs found)"
 
 
+def _too_many(path: str, members: int) -> ModelError:
+    return ModelError(
+        f"{path} has {members} members, more than the {MAX_MEMBERS} of a model pack: check that it "
+        "is a model pack"
+    )
+
+
 def _read_members(archive: zipfile.ZipFile, path: str) -> tuple[dict[str, Any], dict[str, bytes]]:
     members = archive.infolist()
     if len(members) > MAX_MEMBERS:
-        raise ModelError(
-            f"{path} has {len(members)} members, more than the {MAX_MEMBERS} of a model pack: "
-            "check that it is a model pack"
-        )
+        raise _too_many(path, len(members))
     seen: set[str] = set()
     for info in members:
         # zipfile cuts names at a NUL byte; the original is what another tool would see.
@@ -211,6 +221,8 @@ def _read_members(archive: zipfile.ZipFile, path: str) -> tuple[dict[str, Any], 
         if info.filename in seen:
             raise ModelError(f"{path} has two members named {info.filename!r}: rebuild the pack")
         seen.add(info.filename)
+        if info.compress_type not in _PLAIN:
+            raise NotImplementedError(f"{info.filename} is neither deflated nor stored")
         if info.file_size > MAX_MEMBER_BYTES:
             raise ModelError(
                 f"{path}: member {info.filename} claims {info.file_size / 2**20:.0f} MB, more than "

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgemask.errors import InputError
 
-__all__ = ["check_crop", "decode", "encode_crop"]
+__all__ = ["check_crop", "decode", "encode_crop", "run_lengths"]
 
 Counts = NDArray[np.int64]
 
@@ -103,15 +103,22 @@ def decode(counts: bytes | str, height: int, width: int) -> NDArray[np.bool_]:
     InputError
         If the counts are damaged or belong to an image of another size.
     """
-    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
-    runs = _decompress(data)
-    if (runs < 0).any() or runs.sum() != height * width:
-        raise InputError(
-            f"the RLE counts do not add up to {height}x{width} pixels; check the mask's size"
-        )
+    runs = run_lengths(counts, height, width)
     inside = np.zeros(len(runs), np.bool_)
     inside[1::2] = True
     return np.ascontiguousarray(np.repeat(inside, runs).reshape(width, height).T)
+
+
+def run_lengths(counts: bytes | str, height: int, width: int) -> Counts:
+    """Return the lengths of the runs that COCO counts describe; see :func:`decode`."""
+    data = counts.encode("ascii", "replace") if isinstance(counts, str) else counts
+    runs, total = _decompress(data), height * width
+    # Each by itself too: a sum of 64-bit numbers may come round to any other.
+    if not (runs.min() >= 0 and runs.max() <= total and runs.sum() == total):
+        raise InputError(
+            f"the RLE counts do not add up to {height}x{width} pixels; check the mask's size"
+        )
+    return runs
 
 
 def _compress(counts: Counts) -> bytes:

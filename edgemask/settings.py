@@ -7,7 +7,6 @@ from the environment.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ EXAMPLE = Path(__file__).with_name("assets") / "edgemask.toml"
 """A commented file with every key; as it is, it holds the defaults."""
 
 _PASSWORD = "EDGEMASK_MQTT_PASSWORD"
+_FARTHEST = 1e6  # pixels from the corner of an image
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}
 
@@ -90,13 +90,16 @@ def size_in_bytes(text: str) -> int:
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([a-zA-Z]*)\s*", text)
     if not found or found[2].lower() not in _UNITS:
         raise ValueError('a size such as "200 MB" or "1.5 GB"')
-    return int(float(found[1]) * _UNITS[found[2].lower()])
+    size = float(found[1]) * _UNITS[found[2].lower()]
+    if size > 2**63:
+        raise ValueError("a size that a disk can have")
+    return int(size)
 
 
 def _polygon(points: tuple[tuple[float, float], ...]) -> tuple[tuple[float, float], ...]:
     if len(points) < 3:
         raise ValueError("three points or more")
-    if not all(math.isfinite(v) and v >= 0 for point in points for v in point):
+    if not all(0 <= v <= _FARTHEST for point in points for v in point):
         raise ValueError("points within the image, none of them negative")
     following = (*points[1:], points[0])
     doubled = sum(x0 * y1 - x1 * y0 for (x0, y0), (x1, y1) in zip(points, following, strict=True))

@@ -26,6 +26,7 @@ __all__ = ["expanded", "fill", "key", "one_of", "read_toml", "within"]
 T = TypeVar("T")
 Check = Callable[[Any], Any]
 
+_FAR = 2**63  # what has hundreds of digits is no float, and out of any range
 _NAMES = {str: "a string", bool: "true or false", int: "a whole number", float: "a number"}
 
 
@@ -47,7 +48,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: give a TOML file") from error
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # of too many digits or brackets, too
         raise InputError(f"{path} is not TOML: {error}") from error
 
 
@@ -147,9 +148,11 @@ def _convert(kind: Any, value: Any, folder: Path, path: str) -> Any:
     if kind is Path:
         return expanded(_convert(str, value, folder, path), path, folder)
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(min(max(value, -_FAR), _FAR))
     if type(value) is not kind:
         raise InputError(f"{path} is {_shown(value)}; give {_NAMES[kind]}")
+    if kind is str and "\0" in value:  # no name of a file, host or program has one
+        raise InputError(f"{path} is {_shown(value)}; leave out the NUL character")
     return value
 
 

@@ -59,7 +59,7 @@ def positive_int(text: str) -> int:
     value = int(text) if text.isascii() and text.isdigit() else 0
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return value
+    return min(value, sys.maxsize)  # what Python counts to
 
 
 def whole_number(text: str) -> int:

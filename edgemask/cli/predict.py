@@ -245,6 +245,8 @@ class _Run:
                     if source.live or few or not folder:
                         progress.clear()
                         print(f"{frame.name if folder else name}: {line}", flush=True)
+            if self.done == done:
+                raise SourceError(f"{brief} has no frame: check what sends it")
         if folder and (film or not few):
             where = film.path if film else self.names.folder / folder
             print(

@@ -190,7 +190,7 @@ class Server:
             raise InputError(f"{host} can be reached by other machines: give a token")
         try:
             self._http = Connections((host, port), max_streams)
-        except (OSError, OverflowError) as error:
+        except (OSError, OverflowError, TypeError) as error:  # TypeError: no name of a host
             reason = getattr(error, "strerror", None) or str(error)
             raise InputError(
                 f"cannot listen on {host} port {port} ({reason}): choose others with --host and "

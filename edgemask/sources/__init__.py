@@ -153,6 +153,8 @@ def _check_url(text: str, url: str) -> None:
 
 def _form(text: str) -> str:
     """Return what kind of source a text names."""
+    if "\0" in text:
+        raise InputError(f"{text!r} is no source: leave out the NUL character")
     if text == "-":
         return "stdin"
     if text.startswith(("/dev/video", "/dev/v4l/")):
@@ -177,7 +179,7 @@ def _camera(target: str, query: str, given: dict[str, Any]) -> Source:
     from edgemask.sources.camera import OPTIONS, PiCamera
 
     options = options_of(f"camera:{target}", query, given, OPTIONS)
-    if target and not (target.isascii() and target.isdigit()):
+    if target and not (target.isascii() and target.isdigit() and len(target) < 10):
         raise InputError(f"camera:{target} is no camera: give its number, camera:0")
     return PiCamera(int(target or 0), **options)
 

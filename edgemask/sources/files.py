@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from edgemask.errors import SourceError
-from edgemask.images import load_image
+from edgemask.images import load_image, read_pipe
 from edgemask.sources.base import Frame, Source
 from edgemask.sources.jpegs import START, split_jpegs
 
@@ -67,7 +67,7 @@ class StandardInput(Source):
     def _cut(self, stream: IO[bytes]) -> Iterator[tuple[str, bytes]]:
         start = stream.read(len(START))
         if start != START:
-            yield "stdin", start + stream.read()
+            yield "stdin", read_pipe(stream, "stdin", start).getvalue()
             return
         images = split_jpegs(stream, start, photograph=True)
         first, second = next(images, start), next(images, None)

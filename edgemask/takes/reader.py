@@ -15,6 +15,8 @@ from edgemask.takes.writer import SCHEMA
 __all__ = ["Record", "read_take"]
 
 _LONGEST_SIDE = 65_535
+_MOST_PIXELS = 2**28  # in no frame that edgemask reads are more
+_LARGEST = 2**63  # of what can be written everywhere
 _NEEDED = ("box", "score", "class_id", "class_name", "area", "centroid", "segmentation")
 
 
@@ -101,7 +103,7 @@ class _Broken(Exception):
 def _record(line: bytes) -> Record:
     try:
         found = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _Broken("not JSON") from None
     if not isinstance(found, Mapping) or found.get("schema") != SCHEMA:
         raise _Broken(f"its schema is not {SCHEMA}")
@@ -109,19 +111,22 @@ def _record(line: bytes) -> Record:
     wall_ns: Any = found.get("wall_ns")
     sensor_ns = found.get("sensor_ns")
     size, instances = found.get("size"), found.get("instances")
-    if not _whole(index) or not _whole(wall_ns) or not (sensor_ns is None or _whole(sensor_ns)):
+    timed = sensor_ns is None or _whole(sensor_ns, -_LARGEST)  # a film may begin before 0
+    if not (_whole(index) and _whole(wall_ns) and timed):
         raise _Broken("index, sensor_ns and wall_ns are not whole numbers")
     if not isinstance(size, list) or len(size) != 2 or not all(
         _whole(side) and 0 < side <= _LONGEST_SIDE for side in size
     ):  # fmt: skip
         raise _Broken("size is not [height, width]")
+    if size[0] * size[1] > _MOST_PIXELS:
+        raise _Broken(f"size {size} is more than {_MOST_PIXELS >> 20} megapixels")
     if not isinstance(instances, list) or not all(map(_is_instance, instances)):
         raise _Broken("an instance lacks what it needs")
     return Record(index, sensor_ns, wall_ns, str(found.get("source")), (*size,), instances)
 
 
-def _whole(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+def _whole(value: Any, low: int = 0) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value < _LARGEST
 
 
 def _is_instance(item: Any) -> bool:
@@ -129,6 +134,7 @@ def _is_instance(item: Any) -> bool:
     return (
         isinstance(item, Mapping)
         and all(key in item for key in _NEEDED)
+        and _numbers([item["score"], item["area"]], 2)
         and _numbers(item["box"], 4)
         and _numbers(item["centroid"], 2)
         and _whole(item["class_id"])
@@ -151,6 +157,8 @@ def _numbers(values: Any, count: int) -> bool:
         isinstance(values, list)
         and len(values) == count
         and all(
-            v is None or (isinstance(v, int | float) and not isinstance(v, bool)) for v in values
+            v is None
+            or (isinstance(v, int | float) and not isinstance(v, bool) and abs(v) < _LARGEST)
+            for v in values
         )
     )

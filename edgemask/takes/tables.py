@@ -36,7 +36,7 @@ def write_csv(records: Iterable[Record], path: Path) -> None:
     """
 
     def write(stream: IO[bytes]) -> None:
-        text = io.TextIOWrapper(stream, "utf-8", newline="")
+        text = io.TextIOWrapper(stream, "utf-8", "backslashreplace", newline="")
         table = csv.writer(text)
         header: tuple[str, ...] = ()
         for record in records:

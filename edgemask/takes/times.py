@@ -83,13 +83,18 @@ def timed(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
         A row is damaged, or frames of more than `CUT_OFF_NS` are missing: it belongs to another
         film.
     """
-    rows, listed = _rows(path), 0
+    rows, listed, last = _rows(path), 0, -1
     left_out: list[int] = []
     for frame in frames:
         row = next(rows, None)
         if row is not None:
-            yield _with(frame, row, path)
-            listed += 1
+            known = _with(frame, row, path)
+            if known.index <= last:  # a take of it could not be read
+                raise InputError(
+                    f"{path} lists the frame {known.index} after {last}: move it away to go without"
+                )
+            yield known
+            listed, last = listed + 1, known.index
             continue
         left_out.append(frame.sensor_ns or 0)
         if not listed or left_out[-1] - left_out[0] > CUT_OFF_NS:
@@ -109,7 +114,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
     try:
         with open(path, encoding="ascii", newline="") as stream:
             yield from csv.DictReader(_whole(stream))
-    except (OSError, UnicodeDecodeError) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise InputError(f"{path} cannot be read ({error}): move it away to go without") from error
 
 
@@ -126,6 +131,8 @@ def _with(frame: Frame, row: dict[str, str], path: Path) -> Frame:
         index, wall_ns = int(row["index"]), int(row["wall_ns"])
         # Without a clock of the camera, the film's own times are all there is.
         sensor_ns = int(row["sensor_ns"]) if row["sensor_ns"] else frame.sensor_ns
+        if not (0 <= index < 2**63 > wall_ns >= 0 and abs(sensor_ns or 0) < 2**63):
+            raise ValueError
     except (KeyError, TypeError, ValueError):
         raise InputError(
             f"{path} lacks {', '.join(COLUMNS)} of frame {frame.index}: move it away to go without"

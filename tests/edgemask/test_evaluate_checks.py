@@ -58,7 +58,14 @@ def test_a_score_is_a_number(score: object) -> None:
         ({"size": [50, 50], "counts": "x"}, r"annotation 1: its RLE has size \[50, 50\]"),
         ({"size": [100, 100], "counts": [-5, 10005]}, "not the image's 10000 pixels"),
         ({"size": [100, 100], "counts": [10, 20]}, "not the image's 10000 pixels"),
+        ({"size": [100, 100], "counts": "~~~~~~"}, "not the image's 10000 pixels"),
+        ({"size": [100, 100], "counts": "1"}, "not the image's 10000 pixels"),
+        ({"size": [100, 100], "counts": "\ud800"}, "not the image's 10000 pixels"),
+        ({"size": 5, "counts": "x"}, "annotation 1: its RLE has size 5"),
+        ({"size": None, "counts": [10000]}, "annotation 1: its RLE has size None"),
         ({"counts": "x"}, "it needs size and counts"),
+        ([[1e12, 1, -1e12, 1, 50, 1e12]], "give polygons as flat lists of x and y in pixels"),
+        ([[10**400, 1, 1, 1, 50, 1]], "give polygons as flat lists of x and y in pixels"),
     ],
 )
 def test_rle_that_would_make_pycocotools_read_on(segmentation: object, words: str) -> None:
@@ -67,11 +74,33 @@ def test_rle_that_would_make_pycocotools_read_on(segmentation: object, words: st
 
 
 @pytest.mark.parametrize(
-    "fields", [{"bbox": [0, 0, float("nan"), 5]}, {"iscrowd": "no"}, {"area": float("inf")}]
+    "fields",
+    [
+        {"bbox": [0, 0, float("nan"), 5]},
+        {"bbox": [0, 0, 10**400, 5], "area": 1},
+        {"iscrowd": "no"},
+        {"iscrowd": -1.5},
+        {"area": float("inf")},
+        {"area": 10**400},
+    ],
 )
 def test_numbers_that_are_none(fields: dict[str, Any]) -> None:
     with pytest.raises(SourceError, match="annotation 1 has"):
         check_annotations(load_annotations(annotated(**fields)), ["bbox"])
+
+
+def test_a_category_is_a_number() -> None:
+    data = annotated()
+    data["categories"].append({"id": "1"})
+    with pytest.raises(SourceError, match=r"categories\[1\] has id '1': give a whole number"):
+        load_annotations(data)
+
+
+def test_images_have_ids_of_one_kind() -> None:
+    data = annotated()
+    data["images"].append({"id": "2"})
+    with pytest.raises(SourceError, match="the ids of images are int and str: use one kind"):
+        load_annotations(data)
 
 
 def test_a_box_stands_for_a_mask_that_is_missing() -> None:

@@ -213,6 +213,27 @@ def test_rubbish_from_a_pipe() -> None:
         load_image(stream)
 
 
+def test_a_pipe_without_an_end(monkeypatch) -> None:
+    monkeypatch.setattr(images, "_MOST_BYTES", 2 * 10**6)
+
+    class Endless(io.RawIOBase):
+        name = "zeros"
+
+        def readable(self):
+            return True
+
+        def readinto(self, buffer):
+            return len(buffer)
+
+    fails(io.BufferedReader(Endless()), "zeros is more than 2 MB")
+
+
+def test_a_program_for_ghostscript_is_not_run(tmp_path, picture) -> None:
+    picture.save(tmp_path / "scene.eps")
+    (tmp_path / "scene.eps").rename(tmp_path / "scene.jpg")
+    fails(tmp_path / "scene.jpg", "is not an image, whatever its name says", "%!PS")
+
+
 def test_heic(tmp_path):
     (tmp_path / "p.heic").write_bytes(b"\0\0\0\x18ftypheic" + b"\0" * 50)
     fails(tmp_path / "p.heic", "HEIC", "export it as JPEG")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import threading
 import warnings
 
@@ -22,6 +24,13 @@ def test_megapixels_are_read_from_the_header(tmp_path, scene):
     assert megapixels(tmp_path / "small.png") == 64 * 48 / 1e6
     assert megapixels(tmp_path / "none.png") == 0
     assert megapixels(tmp_path) == 0
+    assert megapixels("a\0b") == 0
+
+
+def test_a_pipe_is_left_to_whoever_decodes_it(tmp_path) -> None:
+    """What is read of it is gone, and after its end opening it would wait for another writer."""
+    os.mkfifo(tmp_path / "photo.png")
+    assert megapixels(tmp_path / "photo.png") == math.inf
 
 
 def test_threads_that_read_at_the_same_time_leave_the_filters_as_they_were():

@@ -223,6 +223,10 @@ def test_wrong_type_is_refused(tmp_path, path, value):
         (("classes",), [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}], "distinct"),
         (("input", "std"), 0, "input.std"),
         (("input", "short_side"), True, "input.short_side"),
+        (("input", "mean"), 10**400, "input.mean"),
+        (("classes",), [{"id": 1, "name": "x" * 201}], "classes[0].name"),
+        (("classes",), [{"id": 1, "name": "a\nb"}], "classes[0].name"),
+        (("classes",), [{"id": 1, "name": "\ud800"}], "classes[0].name"),
         (("input", "layout"), "NCHW", "'NHWC'"),
         (("rpn", "strides"), [2, 4], "one entry per level"),
         (("rpn", "anchor_ratios"), [], "rpn"),
@@ -301,6 +305,15 @@ def test_too_many_members(tmp_path):
     refused(write_pack(tmp_path / "p.zip", None, members), "24 members")
 
 
+def test_a_directory_of_more_members_than_fit_into_memory(tmp_path, monkeypatch) -> None:
+    """It is refused before zipfile reads it."""
+    entry = b"PK\x01\x02" + bytes(42)
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 5000, 5000, 5000 * len(entry), 0, 0)
+    (tmp_path / "p.zip").write_bytes(5000 * entry + end)
+    monkeypatch.delattr(modelpack.zipfile, "ZipFile")
+    refused(tmp_path / "p.zip", "5000 members")
+
+
 def test_as_many_members_as_may_be(tmp_path) -> None:
     members = {f"file{n}": b"" for n in range(MAX_MEMBERS - 4)}
     assert load_pack(write_pack(tmp_path / "p.zip", None, members)).name == "small"
@@ -353,3 +366,11 @@ def test_member_that_zipfile_cannot_unpack(tmp_path, offset, value):
         archive.writestr("model.json", json.dumps(small_manifest()))
     patched_directory(path, offset, value)
     refused(path, "cannot be unpacked")
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_only_plain_zip_is_unpacked(tmp_path, method) -> None:
+    """The header of LZMA says how much memory is to be taken."""
+    with zipfile.ZipFile(tmp_path / "p.zip", "w", method) as archive:
+        archive.writestr("model.json", json.dumps(small_manifest()))
+    refused(tmp_path / "p.zip", "cannot be unpacked", "pack it with plain zip")

@@ -116,6 +116,11 @@ def test_damaged_counts(counts):
         decode(counts, 4, 4)
 
 
+def test_counts_that_come_round_to_the_right_sum() -> None:
+    with pytest.raises(InputError, match="add up to 4x4"):
+        decode(text_of_runs([2**57] * 128 + [16]), 4, 4)  # 2**64 + 16, in 64 bits 16
+
+
 def test_characters_that_no_count_has() -> None:
     with pytest.raises(InputError, match="compressed format"):
         decode(b"\xff4", 5, 5)

@@ -50,6 +50,12 @@ def test_frames_go_into_a_folder_of_their_source(capsys, out):
     assert text.splitlines()[0].startswith("synthetic-000000: nothing found -> ")
 
 
+def test_more_frames_than_python_counts_to(capsys, out):
+    uri = "synthetic:?frames=2&size=64x48"
+    status, _, err = run(capsys, uri, "--frames", "9" * 20, "--out", out)
+    assert (status, err, len(files(out))) == (0, "", 2)
+
+
 def test_frames_limit_each_source(capsys, out):
     uris = ["synthetic:?size=32x32&seed=1", "synthetic:?size=32x32&seed=2"]
     status, _, _ = run(capsys, *uris, "--frames", "2", "--out", out)
@@ -153,7 +159,7 @@ def test_camera_that_stays_away_is_given_up(capsys, monkeypatch, out):
 def mjpeg():
     """The address of a camera that sends three pictures and hangs up, and how often it was asked.
 
-    What is at /file says beforehand how long it is.
+    What is at /file says beforehand how long it is, and so does /zeros, which has no picture.
     """
     stream = io.BytesIO()
     Image.new("RGB", (32, 24), (90, 90, 90)).save(stream, "JPEG")
@@ -165,11 +171,12 @@ def mjpeg():
             asked.append(self.path)
             self.send_response(200)
             self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=f")
-            if self.path == "/file":
+            sent = bytes(len(part)) if self.path == "/zeros" else part
+            if self.path != "/live":
                 self.send_header("Content-Length", str(3 * len(part)))
             self.end_headers()
             for _ in range(3):
-                self.wfile.write(part)
+                self.wfile.write(sent)
 
         def log_message(self, *_):
             pass
@@ -199,6 +206,13 @@ def test_file_of_a_web_server_is_read_once(capsys, mjpeg, out):
     status, _, err = run(capsys, f"{address}/file", "--out", out)
     assert (status, err, asked) == (0, "", ["/file"])
     assert 1 <= len(files(out)) <= 3
+
+
+def test_what_has_no_picture_is_an_error(capsys, mjpeg, out):
+    address, _ = mjpeg
+    status, _, err = run(capsys, f"{address}/zeros", "--out", out)
+    assert status == 1
+    assert err == f"edgemask: error: {address}/zeros has no frame: check what sends it\n"
 
 
 @pytest.mark.parametrize("number", ["-1", "x", "1.5", "99999999999"])

@@ -307,6 +307,13 @@ def test_other_addresses_need_a_token() -> None:
         Server(engine, host="0.0.0.0", port=0)
 
 
+@pytest.mark.parametrize("host", ["ü..b", "a\0b"])
+def test_what_is_no_address(host: str) -> None:
+    engine = Engine(Opener(FakeSource), SlowSegmenter(), board=FakeBoard())
+    with pytest.raises(InputError, match="cannot listen on"):
+        Server(engine, host=host, port=0, token="0123456789abcdef")
+
+
 def test_an_address_that_is_taken(site: Any) -> None:
     with pytest.raises(InputError, match=rf"port {site.server.port} .*--port"):
         Server(site.engine, port=site.server.port)

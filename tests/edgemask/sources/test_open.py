@@ -64,8 +64,14 @@ def test_bad_uris(uri, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("number", ["²", "٣"])
-def test_digits_of_other_scripts_are_no_camera(number: str) -> None:
+@pytest.mark.parametrize("uri", ["a\0*", "/dev/video\0", "v4l2:/dev/\0"])
+def test_no_name_has_a_nul_character(uri: str) -> None:
+    with pytest.raises(InputError, match="leave out the NUL character"):
+        open_source(uri)
+
+
+@pytest.mark.parametrize("number", ["²", "٣", "9" * 5000])
+def test_digits_that_are_no_number_of_a_camera(number: str) -> None:
     with pytest.raises(InputError, match="is no camera: give its number"):
         open_source(f"camera:{number}")
 

@@ -122,6 +122,10 @@ def test_a_disk_that_refuses_later_ends_the_recording(
         ("index,sensor_ns,wall_ns\n0,x,1\n", "lacks index, sensor_ns, wall_ns of frame 0"),
         ("a,b\n1,2\n", "lacks index"),
         ("index,sensor_ns,wall_ns\n0,0\n", "lacks index"),
+        (f"index,sensor_ns,wall_ns\n0,{10**30},1\n", "lacks index"),
+        ("index,sensor_ns,wall_ns\n-1,0,1\n", "lacks index"),
+        ("index,sensor_ns,wall_ns\n0,0,1\n0,40,2\n", "lists the frame 0 after 0"),
+        (f"index,sensor_ns,wall_ns\n{'9' * 200_000},0,1\n", "cannot be read"),
         ("\xff", "cannot be read"),
     ],
 )

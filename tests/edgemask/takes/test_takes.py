@@ -91,6 +91,10 @@ def test_what_is_written_comes_back(take: Path) -> None:
     assert records[1].instances == people(1).to_dict()["instances"]
 
 
+def test_a_film_may_begin_before_its_time_0(take: Path) -> None:
+    assert list(read_take(spoilt(take, sensor_ns=-300_000_000)))[1].sensor_ns == -300_000_000
+
+
 def test_every_frame_is_on_the_disk_at_once(tmp_path: Path) -> None:
     with TakeWriter(tmp_path / "deep" / "take.jsonl") as written:
         for index in range(3):
@@ -170,6 +174,13 @@ GOOD = people(1).to_dict()["instances"][0]
         ({"instances": [GOOD | {"segmentation": {"size": [40, 60]}}]}, "an instance lacks"),
         ({"instances": [GOOD | {"centroid": 5}]}, "an instance lacks"),
         ({"instances": [GOOD | {"keypoints": [[1, 2, 3]]}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"score": "high"}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"score": float("nan")}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"area": [1]}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"box": [0.5, 1, 10**400, 2]}]}, "an instance lacks"),
+        ({"instances": [GOOD | {"keypoints": [[float("inf"), 1, 1]] * 17}]}, "an instance lacks"),
+        ({"index": 2**63}, "not whole numbers"),
+        ({"size": [65_535, 65_535]}, "size .* is more than 256 megapixels"),
     ],
 )
 def test_a_damaged_line_is_named(take: Path, changes: dict, message: str) -> None:
@@ -177,7 +188,9 @@ def test_a_damaged_line_is_named(take: Path, changes: dict, message: str) -> Non
         list(read_take(spoilt(take, **changes)))
 
 
-@pytest.mark.parametrize("content", [b"\0\1\2", b"index,score\n1,2\n", b"[]\n", b"\xff\xfe\n"])
+@pytest.mark.parametrize(
+    "content", [b"\0\1\2", b"index,score\n1,2\n", b"[]\n", b"\xff\xfe\n", b"[" * 10**5]
+)
 def test_another_file_is_no_take(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
@@ -236,6 +249,12 @@ def test_csv_has_every_value_in_its_column(tmp_path: Path) -> None:
     assert (row["index"], row["sensor_ns"], row["wall_ns"]) == ("9", "10", "11")
     assert row["class_name"] == 'a "b"\nc, ü'
     assert b"\r\r\n" not in (tmp_path / "a.csv").read_bytes()
+
+
+def test_csv_of_a_name_that_is_no_text(take: Path, tmp_path: Path) -> None:
+    spoilt(take, instances=[GOOD | {"class_name": "\ud800"}])
+    write_csv(read_take(take), tmp_path / "take.csv")
+    assert "\\ud800" in (tmp_path / "take.csv").read_text("utf-8")
 
 
 def test_csv_of_nobody_has_a_header(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import signal
 import threading
 import time
@@ -27,14 +28,26 @@ _PATIENT = ("camera:", "v4l2:", "/dev/", "rtsp:", "rtsps:", "http:", "https:")
 def stop_signals() -> Iterator[threading.Event]:
     """Return an event that SIGTERM and SIGINT set, instead of ending the program half-way."""
     stopped = threading.Event()
+    # A handler runs in the middle of whatever the main thread does. Where that is waiting for the
+    # event, and holds its lock for a moment, set() would wait for ever; this put() never does.
+    wishes: queue.SimpleQueue[bool] = queue.SimpleQueue()
+
+    def follow() -> None:
+        if wishes.get():
+            stopped.set()
+
+    follower = threading.Thread(target=follow, name="edgemask-signals", daemon=True)
+    follower.start()
     before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in before:
-        signal.signal(number, lambda *_: stopped.set())
+        signal.signal(number, lambda *_: wishes.put(True))
     try:
         yield stopped
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        wishes.put(False)
+        follower.join()
 
 
 def longest_pause(watchdog_seconds: float | None) -> float:

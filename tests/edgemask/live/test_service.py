@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -130,3 +132,19 @@ def test_signals() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         until(stopped.is_set)
     assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_a_signal_in_the_middle_of_waiting() -> None:
+    # What wait() does: for a moment it holds the lock of the event, and a signal may come then.
+    program = """if True:
+        import os, signal
+        from edgemask.live.service import stop_signals
+        with stop_signals() as stopped:
+            with stopped._cond:
+                os.kill(os.getpid(), signal.SIGTERM)
+            print(stopped.wait(10))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True
+    )
+    assert done.stdout == "True\n"

@@ -19,7 +19,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,16 +176,20 @@ def _quiet_stderr(printed: list[str]) -> Iterator[None]:
     """Hold back what the native library announces on file descriptor 2.
 
     TFLite prints INFO lines once per process and has no switch against it. After an error, all that
-    was printed goes to `printed`; otherwise everything but the INFO lines is passed on.
+    was printed goes to `printed`; otherwise everything but the INFO lines is passed on. Where there
+    is nowhere to hold it, on a full or read-only disk, it is not held back.
     """
-    try:
+    held: IO[bytes] | None = None
+    with contextlib.suppress(AttributeError, OSError, ValueError):  # nor without a usable stderr
         sys.stderr.flush()
-        saved = os.dup(2)
-    except (AttributeError, OSError, ValueError):  # no usable stderr: nothing to keep quiet
+        os.fstat(2)
+        held = tempfile.TemporaryFile()  # noqa: SIM115, closed below
+    if held is None:
         yield
         return
     failed = True
-    with tempfile.TemporaryFile() as captured:
+    with held as captured:
+        saved = os.dup(2)
         os.dup2(captured.fileno(), 2)
         try:
             yield

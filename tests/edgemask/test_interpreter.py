@@ -160,6 +160,14 @@ def test_lines_before_a_failure_are_kept_for_the_traceback(fresh_choice, monkeyp
     assert "advice on ai_edge_litert.interpreter\nadvice on tflite_runtime" in note
 
 
+def test_a_full_disk_is_no_reason_to_run_nothing(fresh_choice, monkeypatch):
+    def no_room(*_):
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp', '/var/tmp']")
+
+    monkeypatch.setattr(interpreter.tempfile, "TemporaryFile", no_room)
+    assert load_runtime().name in ("ai-edge-litert", "tflite-runtime")
+
+
 def test_closed_stderr_is_no_problem():
     script = "import os; os.close(2); from edgemask.runtime import load_runtime; load_runtime()"
     assert subprocess.run([sys.executable, "-c", script]).returncode == 0

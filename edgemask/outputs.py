@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -18,8 +19,8 @@ from edgemask.errors import OutputError
 from edgemask.instances import Instances
 
 __all__ = [
-    "FORMATS",
     "OutputNames",
+    "beside_of",
     "check_output",
     "coco_results",
     "image_ids",
@@ -31,8 +32,7 @@ __all__ = [
     "write_png",
 ]
 
-FORMATS = ("overlay", "json", "coco", "masks")
-
+_NUMBERS = itertools.count()
 _CURES = {
     errno.ENOSPC: "free some space or choose another folder",
     errno.EDQUOT: "free some space or choose another folder",
@@ -66,7 +66,7 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        beside = path.with_name(f".{path.name[:100]}.{os.getpid()}.tmp")
+        beside = beside_of(path)
         try:
             with open(beside, "wb") as stream:
                 write(stream)
@@ -78,6 +78,16 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
         raise
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def beside_of(path: Path) -> Path:
+    """Return where a file is written until it is complete, another path with each call.
+
+    Its name is no longer than a file's may be, 255 bytes, in whatever script that of `path` is. So
+    it is cut off, and two threads may write files that differ in what is cut off only.
+    """
+    start = path.name.encode("utf-8", "replace")[:100].decode("utf-8", "ignore")
+    return path.with_name(f".{start}.{os.getpid()}.{next(_NUMBERS)}.tmp")
 
 
 class _Enough(Exception):

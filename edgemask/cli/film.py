@@ -10,6 +10,7 @@ from types import TracebackType
 
 from edgemask.errors import OutputError
 from edgemask.mp4 import Mp4
+from edgemask.outputs import beside_of
 from edgemask.sources.base import Pixels
 from edgemask.sources.video import import_av
 
@@ -30,7 +31,7 @@ class Film:
 
     def __init__(self, path: str | os.PathLike[str], rate: Fraction | None = None) -> None:
         self.path = Path(path)
-        self._beside = self.path.with_name(f".{self.path.name[:100]}.{os.getpid()}.tmp")
+        self._beside = beside_of(self.path)
         self._rate = rate
         self._av = import_av()
         self._film: Mp4 | None = None

@@ -20,7 +20,7 @@ LOG, OLD_LOG = "events.jsonl", "events.1.jsonl"
 # A number and an event's id. Nothing shorter: cameras and people name files by digits too.
 _NAME = r"(\d{8,})-\d{8}T\d{9}Z-[a-z0-9_-]+-\d+\.(?:jpg|mp4)"
 _SNAPSHOT = re.compile(_NAME)
-_UNFINISHED = re.compile(rf"\.{_NAME}\.\d+\.tmp")
+_UNFINISHED = re.compile(rf"\.{_NAME}(\.\d+)+\.tmp")
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 
 

@@ -7,6 +7,8 @@ import json
 import os
 import stat
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,27 @@ def test_missing_folders_are_made(tmp_path):
     write_file(tmp_path / "a" / "b" / "c.txt", lambda stream: stream.write(b"text"))
     assert (tmp_path / "a/b/c.txt").read_bytes() == b"text"
     assert everything_in(tmp_path) == ["a", "a/b", "a/b/c.txt"]
+
+
+@pytest.mark.parametrize("letter", ["a", "写", "🙂"])
+def test_a_name_of_as_many_bytes_as_there_may_be(tmp_path, letter):
+    name = letter * (255 // len(letter.encode()))
+    write_file(tmp_path / name, lambda stream: stream.write(b"text"))
+    assert everything_in(tmp_path) == [name]
+
+
+def test_threads_that_write_files_of_nearly_the_same_name(tmp_path):
+    paths = [tmp_path / f"{'a' * 120}-{n}.txt" for n in (1, 2)]
+    both = threading.Barrier(2, timeout=10)
+
+    def write(stream, path):
+        both.wait()  # both files are open
+        stream.write(path.name.encode())
+        both.wait()
+
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda path: write_file(path, lambda s: write(s, path)), paths))
+    assert [path.read_text() for path in paths] == [path.name for path in paths]
 
 
 def test_files_have_the_usual_permissions(tmp_path):

@@ -18,7 +18,6 @@ from synthetic import draw_scene, png_header
 
 from edgemask.cli import results
 from edgemask.images import load_image
-from edgemask.outputs import FORMATS
 
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
 
@@ -49,10 +48,6 @@ def test_all_formats(capsys, photo, out, scene):
     assert [result["image_id"] for result in results] == [1, 1]
     assert results[0]["file_name"] == photo
     assert "1 of 1 images, 2 instances" in text
-
-
-def test_formats_are_those_of_outputs():
-    assert results.FORMATS == FORMATS
 
 
 def test_overlay_does_not_end_up_in_the_masks(capsys, photo, out, scene):

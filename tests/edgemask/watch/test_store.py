@@ -123,7 +123,7 @@ def test_what_a_crash_left_is_cleaned_up(tmp_path):
 
 
 def test_unfinished_files_of_others_stay(tmp_path) -> None:
-    for name in ("photo.tmp", ".photo.jpg.17.tmp", f".00000001-{event('a')}.jpg.17.tmp"):
+    for name in ("photo.tmp", ".photo.jpg.17.tmp", f".00000001-{event('a')}.jpg.17.3.tmp"):
         (tmp_path / name).write_bytes(b"x")
     EventStore(tmp_path, 10**6).save(event("door"), JPEG)
     left = sorted(path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp"))

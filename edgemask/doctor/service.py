@@ -56,7 +56,7 @@ def uses_camera(host: Host) -> bool:
         except (EdgeMaskError, OSError):  # reported by check_service
             return True
     return not sources or any(
-        uri.startswith(("camera:", "v4l2:", "/dev/video", "/dev/v4l/")) for uri in sources
+        uri.lower().startswith(("camera:", "v4l2:", "/dev/video", "/dev/v4l/")) for uri in sources
     )
 
 

@@ -105,7 +105,7 @@ def supervise(
         broken = source["state"] != "running" and not finished and source["failures"] > 0
         broken = (source["error"] or "") if broken else ""
         given_up = engine.wait(0) and not finished
-        if given_up or (broken and not status["frames"] and not uri.startswith(_PATIENT)):
+        if given_up or (broken and not status["frames"] and not uri.lower().startswith(_PATIENT)):
             raise SourceError(broken or "the engine has stopped: see what was reported before")
         if broken and broken != said:
             report(f"{broken} (trying again)")

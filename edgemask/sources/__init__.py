@@ -117,7 +117,8 @@ def open_source(uri: str | os.PathLike[str], **options: Any) -> Source:
         target, _, query = text.partition(":")[2].partition("?")
         return (_camera if form == "camera" else _synthetic)(target, query, options)
     if form == "v4l2":
-        target, _, query = text.removeprefix("v4l2:").partition("?")
+        device = text if text.startswith("/") else text.partition(":")[2]
+        target, _, query = device.partition("?")
         return _v4l2(target, query, options)
     if form in ("rtsp", "rtsps", "http", "https"):
         # Whatever follows a ? belongs to the server; a fragment is never sent to one.

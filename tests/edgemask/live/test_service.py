@@ -89,6 +89,12 @@ def test_a_camera_that_is_not_there_is_reported_once_and_not_mended_by_restarts(
     assert any(line.startswith("STATUS=") for line in recorder.sent)
 
 
+def test_the_scheme_of_a_camera_in_capitals() -> None:
+    opener = Opener(SourceError("cam sent nothing in time"), FakeSource)
+    _, reported, _ = watch(opener, lambda r: fed(r) > 3, "RTSP://cam/live")
+    assert reported == ["cam sent nothing in time (trying again)"]
+
+
 def test_files_that_have_ended_feed_it_too() -> None:
     opener = Opener(lambda: FakeSource(live=False, frames=2))
     _, reported, segmenter = watch(opener, lambda r: fed(r) > 10, "film.mp4")

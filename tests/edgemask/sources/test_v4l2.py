@@ -36,6 +36,11 @@ def test_usb_camera_that_fails_otherwise(monkeypatch):
         open_source("v4l2:/dev/video0?fps=30")
 
 
+def test_scheme_in_capitals():
+    with pytest.raises(CameraMissing, match="there is no /dev/video99"):
+        open_source("V4L2:/dev/video99?fps=30")
+
+
 @pytest.mark.parametrize(
     ("code", "kind", "words"),
     [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -36,9 +37,10 @@ def holders(wanted: Callable[[str], bool], proc: Path = Path("/proc")) -> list[H
         devices = set()
         try:
             for entry in os.scandir(folder / "fd"):
-                target = os.readlink(entry.path)
-                if target.startswith("/dev/") and wanted(target):
-                    devices.add(target)
+                with contextlib.suppress(OSError):  # closed since it was listed
+                    target = os.readlink(entry.path)
+                    if target.startswith("/dev/") and wanted(target):
+                        devices.add(target)
             if devices:
                 name = (folder / "comm").read_text("utf-8", "replace").strip()
                 found.append(Holder(int(folder.name), name, tuple(sorted(devices))))

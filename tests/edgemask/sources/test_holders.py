@@ -34,6 +34,19 @@ def test_holders(tmp_path):
     ]
 
 
+def test_a_file_that_was_closed_meanwhile(tmp_path, monkeypatch):
+    add_process(tmp_path, 7, "cheese", "/dev/null", "/dev/video0")
+    readlink = os.readlink
+
+    def closed(path):
+        if str(path).endswith("/0"):
+            raise FileNotFoundError(2, "No such file or directory", path)
+        return readlink(path)
+
+    monkeypatch.setattr(os, "readlink", closed)
+    assert holders(is_video, tmp_path) == [Holder(7, "cheese", ("/dev/video0",))]
+
+
 def test_description():
     found = [Holder(7, "cheese", ("/dev/video0",)), Holder(20, "motion", ("/dev/video1",))]
     assert describe_holders(found) == (

@@ -43,15 +43,15 @@ class Frames:
 
         self.progress: common.Progress | None = None
         self._uri, self._attempts = uri, attempts
-        self._opened = [open_source(uri)]
+        self.source = self._current = open_source(uri)
+        self._dropped_before = 0  # by those that were opened before the current one
         self._frames = self._all()
-        self.source = self._opened[0]
         self.failures = 0
 
     @property
     def dropped(self) -> int:
         """Frames that came too fast."""
-        return sum(source.dropped for source in self._opened)
+        return self._dropped_before + self._current.dropped
 
     def __iter__(self) -> Iterator[Frame]:
         return self._frames
@@ -66,8 +66,7 @@ class Frames:
         trace: TracebackType | None,
     ) -> None:
         self._frames.close()
-        for source in self._opened:
-            source.close()
+        self._current.close()
 
     def _all(self) -> Generator[Frame, None, None]:
         from edgemask.sources.files import ImageFiles
@@ -89,8 +88,10 @@ class Frames:
         from edgemask.sources import open_source
 
         def again() -> Source:
-            self._opened.append(open_source(self._uri))
-            return self._opened[-1]
+            opened = open_source(self._uri)
+            self._dropped_before += self._current.dropped
+            self._current = opened
+            return opened
 
         def report(line: str) -> None:
             self._clear()

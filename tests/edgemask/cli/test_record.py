@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 
 import pytest
 
 from edgemask.cli import main
+from edgemask.cli.frames import Frames
 from edgemask.errors import SourceError
 from edgemask.sources.synthetic import Synthetic
 from edgemask.takes.reader import read_take
@@ -134,3 +137,22 @@ def test_a_name_of_which_only_the_times_are_left_is_taken(capsys) -> None:
     run(capsys, "record", SCENE, "--seconds", 1)
     Path("synthetic.mp4").unlink()
     assert run(capsys, "record", SCENE, "--seconds", 1)[1].endswith("-> synthetic-2.mp4\n")
+
+
+def test_no_source_is_kept_that_has_been_closed(monkeypatch) -> None:
+    kept: weakref.WeakSet[Synthetic] = weakref.WeakSet()
+
+    def opener(uri: str) -> Synthetic:
+        source = Synthetic(size=(64, 48), fps=1000, frames=2, live=True)
+        source.length, source.finite = None, False
+        kept.add(source)
+        return source
+
+    monkeypatch.setattr("edgemask.sources.open_source", opener)
+    monkeypatch.setattr("edgemask.live.reopen.BACKOFF", (0.0, 0.0))
+    with Frames("rtsp://cam/live", 10) as frames:
+        for _ in range(40):
+            next(iter(frames))
+        gc.collect()
+        assert len(kept) <= 3  # the first, the one that is open, and one more meanwhile
+        assert frames.dropped >= 0

@@ -76,8 +76,9 @@ class Mp4:
         """
         height, width = self._size
         frame = self._av.VideoFrame.from_ndarray(rgb[:height, :width].copy(), format="rgb24")
-        ticks = self._last + 1 + int(_TICKS / self._rate)
-        if time_ns is not None:
+        if time_ns is None:
+            ticks = 0 if self._last < 0 else self._last + round(_TICKS / self._rate)
+        else:
             ticks = time_ns * _TICKS // 10**9
         self._last = frame.pts = max(ticks, self._last + 1)
         frame.time_base = Fraction(1, _TICKS)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from fractions import Fraction
 
 import numpy as np
@@ -15,7 +16,7 @@ from edgemask.sources import open_source
 av = pytest.importorskip("av")
 
 
-def film_of(times_ns: list[int]) -> list[float]:
+def film_of(times_ns: Sequence[int | None]) -> list[float]:
     """Times in seconds of the frames in a film of frames at these times."""
     buffer = io.BytesIO()
     film = Mp4(buffer, 48, 64, Fraction(25))
@@ -25,6 +26,11 @@ def film_of(times_ns: list[int]) -> list[float]:
     buffer.seek(0)
     with av.open(buffer) as read:
         return [frame.time for frame in read.decode(video=0)]
+
+
+def test_frames_without_a_time_come_at_the_rate_of_the_film() -> None:
+    assert film_of([None] * 4) == [0, 0.04, 0.08, 0.12]
+    assert film_of([0, 100_000_000, None]) == [0, 0.1, 0.14]
 
 
 def test_frames_of_the_same_time() -> None:

@@ -6,6 +6,7 @@ last one, cut off by the kill: that image is done again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -94,7 +95,8 @@ class Journal:
 
     def close(self, remove: bool = False) -> None:
         """Close the file; delete it when its results are in the finished file."""
-        self._stream.close()
+        with contextlib.suppress(OSError):  # of a line that could not be written, and was said
+            self._stream.close()
         if remove:
             os.remove(self.path)
 

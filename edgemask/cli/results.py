@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -154,4 +155,5 @@ class Results:
             write_file(self._names.path("coco.json"), lambda stream: stream.writelines(content()))
         finally:
             if self._coco is not None:
-                self._coco.close()
+                with contextlib.suppress(OSError):  # of what could not be kept, and was said
+                    self._coco.close()

@@ -63,7 +63,10 @@ class TimesWriter:
 
     def close(self) -> None:
         """Close the file."""
-        self._stream.close()
+        try:
+            self._stream.close()
+        except OSError as error:  # of what could not be written before
+            raise output_error(self.path, error) from error
 
 
 def timed(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:

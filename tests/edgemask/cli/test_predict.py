@@ -197,6 +197,17 @@ def test_full_disk_stops_the_run(capsys, monkeypatch, tmp_path, out):
     assert files(out) == []
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_a_full_disk_does_not_take_the_results_of_the_run(capsys, monkeypatch, photo, out):
+    def full(**_):
+        return open("/dev/full", "w+b")
+
+    monkeypatch.setattr(results.tempfile, "TemporaryFile", full)
+    status, _, err = run(capsys, "predict", photo, "--out", out, "--format", "coco")
+    assert status == 1
+    one_error(err, "coco.json cannot be written", "No space left on device", "free some space")
+
+
 def test_interrupt_keeps_what_was_found(capsys, monkeypatch, tmp_path, out):
     folder = tmp_path / "photos"
     for n in range(5):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import errno
 import os
 import shutil
@@ -89,6 +90,17 @@ def test_a_full_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             recording.add(given[1], 1)
     assert caught.value.errno == errno.ENOSPC
     assert times_path(recording.path).read_text().count("\n") == 2  # header, first frame
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")
+def test_times_that_a_full_disk_does_not_take(tmp_path: Path) -> None:
+    times = TimesWriter(tmp_path / "t.csv")
+    times.close()
+    times._stream = open("/dev/full", "w")  # noqa: SIM115
+    times._table = csv.writer(times._stream)
+    for attempt in (lambda: times.add(frames(1)[0]), times.close):
+        with pytest.raises(OutputError, match=r"t\.csv cannot be written .*: free some space"):
+            attempt()
 
 
 def test_the_times_outlast_a_power_cut_as_the_film_does(tmp_path: Path) -> None:

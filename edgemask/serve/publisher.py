@@ -6,6 +6,7 @@ import io
 import json
 import threading
 import time
+import warnings
 from typing import TYPE_CHECKING, Any
 
 from PIL import Image
@@ -78,6 +79,7 @@ class Publisher:
         self._thread = threading.Thread(target=self._run, name="edgemask-publish", daemon=True)
         self._status: tuple[float, dict[str, Any]] = (float("-inf"), {})
         self._lock = threading.Lock()
+        self._drawn = self._described = -1  # the frames that were published last
 
     def start(self) -> None:
         """Start the thread."""
@@ -114,18 +116,25 @@ class Publisher:
 
     def _run(self) -> None:
         last: Result | None = None
-        drawn = described = -1
         while not self._stopped.is_set():
             last = self._results.get(_PATIENCE) or last
             if self._results.finished:  # then get() does not wait
                 self._stopped.wait(_PATIENCE)
             if last is None:
                 continue
-            # Without readers nothing is made; a reader who comes late still gets the last frame.
-            if self.events.readers and described != last.sequence:
-                described = last.sequence
-                self.events.publish(event(last))
-            if self.pictures.readers and drawn != last.sequence:
-                drawn = last.sequence
-                picture = last.prepared or jpeg(last.frame, last.instances)
-                self.pictures.publish(picture)
+            try:
+                self._publish(last)
+            except Exception as error:  # one bad frame must not end the page
+                warnings.warn(
+                    f"a frame is not shown ({type(error).__name__}: {error})", stacklevel=1
+                )
+
+    def _publish(self, last: Result) -> None:
+        # Without readers nothing is made; a reader who comes late still gets the last frame.
+        if self.events.readers and self._described != last.sequence:
+            self._described = last.sequence
+            self.events.publish(event(last))
+        if self.pictures.readers and self._drawn != last.sequence:
+            self._drawn = last.sequence
+            picture = last.prepared or jpeg(last.frame, last.instances)
+            self.pictures.publish(picture)

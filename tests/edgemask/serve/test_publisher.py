@@ -100,6 +100,28 @@ def test_nothing_is_encoded_while_nobody_reads(running: tuple[Engine, Publisher]
     assert publisher.pictures.number == publisher.events.number == 0
 
 
+@pytest.mark.filterwarnings("ignore:a frame is not shown")
+def test_a_frame_that_cannot_be_shown_does_not_end_the_page(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    failures = [MemoryError(), ValueError("out of range")]
+
+    def failing(frame: Frame, instances: Instances) -> bytes:
+        if failures:
+            raise failures.pop()
+        return jpeg(frame, instances)
+
+    monkeypatch.setattr(module, "jpeg", failing)
+    engine = Engine(Opener(FakeSource), SlowSegmenter(), board=FakeBoard())
+    publisher = Publisher(engine)
+    with engine:
+        publisher.start()
+        with publisher.pictures.reading():
+            until(lambda: publisher.pictures.number > 2)
+        assert not failures
+        assert publisher.stop()
+
+
 def test_each_frame_is_encoded_once_for_all(
     running: tuple[Engine, Publisher], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ neither a slow subscriber nor a fast camera makes anything grow.
 
 from __future__ import annotations
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -274,9 +275,12 @@ class Engine:
 
     def _watch_board(self) -> None:
         while True:
-            board = self._read_board()
+            board: Board | None = None
+            # Whatever goes wrong, such as too many open files: nothing is known then.
+            with contextlib.suppress(Exception):
+                board = self._read_board()
             self._board = board
-            if self._max_temp is not None:
+            if board is not None and self._max_temp is not None:
                 hot = board.throttled is not None and board.throttled.hot
                 self._governor = advance(
                     self._governor, time.monotonic(), board.temperature_c, self._max_temp, hot

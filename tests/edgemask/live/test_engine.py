@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import threading
@@ -15,6 +16,7 @@ import pytest
 from live_fakes import FakeBoard, FakeSource, Opener, SlowSegmenter, until
 
 from edgemask.errors import CameraBusy, CameraMissing, InputError, SourceError, SourceTimeout
+from edgemask.live.board import Board
 from edgemask.live.engine import Engine
 from edgemask.live.result import summary
 
@@ -330,6 +332,22 @@ def test_without_a_limit_nothing_is_taken_away() -> None:
         until(lambda: board.reads > 5)
         assert engine.status()["governor"]["level"] == 0
         assert engine.status()["throttled"]["now"] == ["throttled", "soft temperature limit"]
+
+
+def test_a_board_that_cannot_be_read_for_a_while() -> None:
+    board, broken = FakeBoard(50.0), [False]
+
+    def read() -> Board:
+        if broken[0]:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return board()
+
+    with Engine(Opener(FakeSource), SlowSegmenter(), board=read, board_seconds=0.005) as engine:
+        until(lambda: engine.status()["temperature_c"] == 50.0)
+        broken[0] = True
+        until(lambda: engine.status()["temperature_c"] is None)
+        broken[0], board.temperature_c = False, 71.0
+        until(lambda: engine.status()["temperature_c"] == 71.0)
 
 
 def test_what_feeds_a_watchdog() -> None:

@@ -10,7 +10,6 @@ import os
 import re
 import threading
 import warnings
-from collections.abc import Iterable
 from pathlib import Path
 from typing import IO, Any
 
@@ -25,7 +24,6 @@ __all__ = [
     "SUFFIXES",
     "as_rgb",
     "expand_source",
-    "expand_sources",
     "load_image",
     "megapixels",
     "read_pipe",
@@ -173,14 +171,6 @@ def as_rgb(image: Any) -> Pixels:
         f"the image is a {type(image).__name__}: give a uint8 array (H, W, 3), a PIL.Image or a "
         "path"
     )
-
-
-def expand_sources(sources: Iterable[str]) -> list[str]:
-    """Return the image files that a list of files, folders and globs stands for.
-
-    Each file is listed once, where it first occurs. See :func:`expand_source`.
-    """
-    return list(dict.fromkeys(path for source in sources for path in expand_source(source)))
 
 
 def expand_source(source: str) -> list[str]:

@@ -56,11 +56,6 @@ class MaskRCNN:
         """Names and strides of the maps between the stages."""
         return layout(self.config)
 
-    @property
-    def anchor_sizes(self) -> tuple[float, ...]:
-        """Anchor side per RPN level in pixels of the network input."""
-        return tuple(self.config.rpn.anchor_scale * stride for stride in RPN_STRIDES)
-
     def without_keypoints(self) -> MaskRCNN:
         """The same network, weights shared, without its keypoint head."""
         config = copy.deepcopy(self.config)

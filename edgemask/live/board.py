@@ -12,9 +12,11 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["Board", "Throttled", "read_board"]
+__all__ = ["FLAGS", "Board", "Throttled", "read_board"]
 
-_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
+"""Names of the firmware's throttling flags, from bit 0 on."""
+
 _THROTTLED_FILE = "sys/devices/platform/soc/soc:firmware/get_throttled"
 _CPU = "sys/devices/system/cpu"
 _CPUFREQ = f"{_CPU}/cpu0/cpufreq"
@@ -35,12 +37,12 @@ class Throttled:
     @property
     def now(self) -> tuple[str, ...]:
         """Names of what holds at this moment; empty if all is well."""
-        return tuple(name for n, name in enumerate(_FLAGS) if self.bits >> n & 1)
+        return tuple(name for n, name in enumerate(FLAGS) if self.bits >> n & 1)
 
     @property
     def since_boot(self) -> tuple[str, ...]:
         """Names of what has happened since the board was started."""
-        return tuple(name for n, name in enumerate(_FLAGS) if self.bits >> (n + 16) & 1)
+        return tuple(name for n, name in enumerate(FLAGS) if self.bits >> (n + 16) & 1)
 
     @property
     def hot(self) -> bool:

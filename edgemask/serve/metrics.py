@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from edgemask import __version__
+from edgemask.live.board import FLAGS
 
 __all__ = ["CONTENT_TYPE", "exposition"]
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _STATES = ("starting", "running", "busy", "missing", "timeout", "failed", "ended", "stopped")
-_FLAGS = ("under-voltage", "frequency capped", "throttled", "soft temperature limit")
 
 Sample = tuple[Mapping[str, str], float | None]
 
@@ -38,7 +38,7 @@ def exposition(status: Mapping[str, Any], processing: bool, readers: Mapping[str
         "board": status["board"] or "",
     }
     now = (status["throttled"] or {}).get("now", [])
-    flags = _FLAGS if status["throttled"] is not None else ()
+    flags = FLAGS if status["throttled"] is not None else ()
     families: list[tuple[str, str, str, Iterable[Sample]]] = [
         ("edgemask_info", "gauge", "What runs here.", [(labels, 1)]),
         ("edgemask_processing", "gauge", "1 while frames are processed.", [({}, processing)]),

@@ -14,7 +14,7 @@ from synthetic import draw_scene, png_header
 import edgemask
 from edgemask import images
 from edgemask.errors import InputError, SourceError
-from edgemask.images import as_rgb, expand_source, expand_sources, load_image
+from edgemask.images import as_rgb, expand_source, load_image
 
 
 @pytest.fixture
@@ -376,11 +376,6 @@ def test_file_is_taken_whatever_its_name(folder):
     odd = folder / "odd[1]*"
     odd.write_bytes(b"x")
     assert expand_source(str(odd)) == [str(odd)]
-
-
-def test_sources_are_listed_once(folder):
-    sources = [str(folder / "b.png"), str(folder), str(folder / "sub")]
-    assert names(expand_sources(sources)) == ["b.png", "a.JPG", "c.png"]
 
 
 @pytest.mark.parametrize(

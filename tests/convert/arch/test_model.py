@@ -105,10 +105,6 @@ def test_rpn_shares_its_convolutions(tiny_model: Any) -> None:
     assert [f"rpn_conv0_bn{level}" in names for level in "3456"] == [True] * 4
 
 
-def test_anchor_sizes(tiny_model: Any) -> None:
-    assert tiny_model.anchor_sizes == (40, 80, 160, 320)
-
-
 def test_frozen_blocks(tiny_model: Any) -> None:
     trainable = {layer.name for layer in tiny_model.first_stage.layers if layer.trainable}
     assert "block_1_project" not in trainable

@@ -122,7 +122,7 @@ def _run(
         if limit is None or (now - last < configuration.interval and not over):
             continue
         board = look()
-        wall = [frame["frame"][0] for frame in samples.frames[seen:]]
+        wall = samples.wall["frame"][seen:]
         rows.append(
             {
                 "seconds": round(now - start, 1),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -61,10 +62,22 @@ def test_a_frame_is_the_sum_of_its_steps() -> None:
     clocks = Clocks()
     samples = Samples(Steps(clocks, [{"resize": 0.001, "backbone": 0.001}]), clocks)
     samples.take(None)
-    (frame,) = samples.frames
-    for clock in (0, 1):
-        steps = frame["resize"][clock] + frame["backbone"][clock]
-        assert frame["frame"][clock] == pytest.approx(steps, abs=1e-6)
+    for clock in (samples.wall, samples.cpu):
+        (frame,), (resize,), (backbone,) = (clock[n] for n in ("frame", "resize", "backbone"))
+        assert frame == pytest.approx(resize + backbone, abs=1e-6)
+
+
+def test_thousands_of_frames_take_next_to_no_memory() -> None:
+    clocks = Clocks()
+    samples = Samples(Steps(clocks, [dict.fromkeys("abcdefghijkl", 0.0)] * 2000), clocks)
+    tracemalloc.start()
+    try:
+        for _ in range(2000):
+            samples.take(None)
+        taken, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert taken < 1_000_000
 
 
 def test_a_step_that_some_frames_lack() -> None:

@@ -145,8 +145,8 @@ def check_same_run(
     config : Config
         What the command asks for now; `FREE_KEYS` may differ.
     data : dict
-        ``sha256`` of the annotations, number of ``images``, and the sha256 of a ``teacher`` and of
-        the ``first_weights``, now.
+        ``sha256`` of the annotations, number of ``images``, and the sha256 of a ``teacher``, of
+        a network whose features are a ``hint`` and of the ``first_weights``, now.
     path : path
         The checkpoint, for the message.
 
@@ -171,6 +171,8 @@ def check_same_run(
         changes.insert(0, f"images to train on were {recorded['images']}, are {data['images']}")
     if recorded.get("teacher", data.get("teacher")) != data.get("teacher"):
         changes.insert(0, "--distill names another teacher, or none")
+    if recorded.get("hint") != data.get("hint"):
+        changes.insert(0, "--hint names another network, or none")
     now_first = data.get("first_weights")
     if recorded.get("first_weights", now_first) != now_first:
         changes.insert(0, "--start-from or --init names other weights than it began with")

@@ -201,7 +201,7 @@ class TrainConfig:
 
 @dataclass
 class DistillConfig:
-    """Losses against a teacher (``train --distill``); see :mod:`.training.distill`."""
+    """Losses against a teacher, see :mod:`.training.distill`, and hints, :mod:`.training.hint`."""
 
     zoom: int = 1  # the teacher sees crops this many times as large: it teaches the small objects
     weight_feature: float = 1.0
@@ -209,6 +209,8 @@ class DistillConfig:
     weight_class: float = 1.0
     weight_box: float = 1.0
     weight_mask: float = 2.0
+    weight_hint: float = 1.0
+    hint_closeups: int = 3  # crops of a batch that the network of --hint also sees twice as large
 
 
 @dataclass

@@ -127,6 +127,7 @@ _RANGES = {
     "train.workers": (1, 256),
     "train.eval_images": (1, _MOST),
     "train.save_minutes": (0, _MOST),
+    "distill.hint_closeups": (0, _MOST),
     "model.short_side": (32, 4096),
     "model.max_aspect": (1, 100),
     "model.neck.channels": (1, 4096),

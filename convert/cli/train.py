@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ..arch.model import MaskRCNN
     from ..config import Config
     from ..training.distill import Distillation
+    from ..training.hint import Hint
     from ..training.trainer import Trainer
 
 EXAMPLE = """example:
@@ -42,6 +43,10 @@ def add_parser(verbs) -> None:
     parser.add_argument(
         "--distill", type=Path, metavar="CHECKPOINT", help="trained network to learn from as well"
     )
+    parser.add_argument(
+        "--hint", type=Path, metavar="CHECKPOINT",
+        help="network of any kind whose features the network's shall explain, such as MaskRCNN2Go",
+    )  # fmt: skip
     parser.add_argument("--dev", type=Path, help="COCO JSON to measure AP on during training")
     parser.add_argument("--dev-images", type=Path, help="folder of its images [--images]")
     parser.add_argument(
@@ -100,10 +105,11 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     say = print if chief else lambda text: None
     with strategy.scope():
         model = build_model(config.model)
-        trainer = Trainer(model, config, steps, _distillation(options, config, model, kept, say))
-    digest, teacher = (
+        distillation = _distillation(options, config, model, kept, say)
+        trainer = Trainer(model, config, steps, distillation, _hint(options, config, model))
+    digest, teacher, hint = (
         path and hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in (options.annotations, options.distill)
+        for path in (options.annotations, options.distill, options.hint)
     )
     header = {
         "classes": [{"id": c, "name": data.category_names[c]} for c in data.classes],
@@ -116,6 +122,8 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
         },
         "total_steps": steps,
     }
+    if hint:
+        header["data"]["hint"] = hint
     if kept:
         header["neck_channels"] = kept
     _initialize(trainer, options, header["data"], say)
@@ -194,6 +202,16 @@ def _distillation(
         say(f"features are not compared: nothing says which of the {width} channels of "
             f"{options.distill} the network's {model.layout.channels} are")  # fmt: skip
     return distillation
+
+
+def _hint(options: argparse.Namespace, config: Config, model: MaskRCNN) -> Hint | None:
+    """Open the network of --hint."""
+    from ..checkpoint import load_model
+    from ..training.hint import Hint
+
+    if not options.hint:
+        return None
+    return Hint(load_model(options.hint)[0], model, config.distill.hint_closeups)
 
 
 def _initialize(

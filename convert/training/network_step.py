@@ -13,6 +13,7 @@ from . import boxes_tf as bx
 from . import losses
 from .distill import Distillation, own_deltas, own_masks
 from .distribution import total
+from .hint import Hint
 from .roi_tf import crop_bitmaps, roi_align
 from .targets import assign_anchors, assign_by_iou, head_rois, heatmaps, sample_rois
 
@@ -64,11 +65,20 @@ class StepLosses:
         teach those.
     distillation : Distillation, optional
         Adds losses against a teacher.
+    hint : Hint, optional
+        Adds a loss against the features of a network of another kind.
     """
 
-    def __init__(self, model: MaskRCNN, config: Config, distillation: Distillation | None = None):
+    def __init__(
+        self,
+        model: MaskRCNN,
+        config: Config,
+        distillation: Distillation | None = None,
+        hint: Hint | None = None,
+    ):
         self.model = model
         self.distillation = distillation
+        self.hint = hint
         self.config = config
         self.trained = set(config.train.only or model.stages)
         size = config.augment.crop
@@ -101,7 +111,8 @@ class StepLosses:
         """
         cfg, t = self.config, self.config.train
         image = normalised(batch["image"])
-        out = self.model.first_stage(image, training=training and "backbone" in self.trained)
+        stage = self.hint.first_stage if self.hint else self.model.first_stage
+        out = stage(image, training=training and "backbone" in self.trained)
         if "backbone" not in self.trained:  # spares its backward pass
             out = {name: tf.stop_gradient(value) for name, value in out.items()}
         b = tf.shape(image)[0]
@@ -139,19 +150,19 @@ class StepLosses:
                 normalised(batch["closeup"]) if self.distillation.zoom > 1 else image
             )
             loss |= self.distillation.first_stage_losses(out, teacher)
+        if self.hint:
+            loss["distill_hint"] = self.hint.loss(image, out)
         loss |= self._second_stage(out, teacher, batch, sample, seed, training)
         weights = {
             "rpn_class": t.weight_rpn_class, "rpn_box": t.weight_rpn_box,
             "class": t.weight_class, "box": t.weight_box, "mask": t.weight_mask,
             "keypoint": t.weight_keypoint,
         }  # fmt: skip
-        if self.distillation:
-            given = dataclasses.asdict(cfg.distill)
-            weights |= {
-                k.replace("weight_", "distill_"): v
-                for k, v in given.items()
-                if k.startswith("weight_")
-            }
+        weights |= {
+            k.replace("weight_", "distill_"): v
+            for k, v in dataclasses.asdict(cfg.distill).items()
+            if k.startswith("weight_")
+        }
         if "backbone" not in self.trained:
             # What is left out here is left out of the graph of a tf.function.
             loss = {name: v for name, v in loss.items() if HEADS.get(name) in self.trained}

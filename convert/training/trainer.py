@@ -17,6 +17,7 @@ from ..checkpoint import CheckpointError, assign_weights, load_arrays, save_arra
 from ..config import Config, ConfigError, from_dict
 from .distill import Distillation
 from .distribution import divide, synchronize_batch_norm, total
+from .hint import Hint
 from .network_step import StepLosses
 
 # A column per class, or per anchor shape: not to be had from a network that has other ones.
@@ -54,6 +55,8 @@ class Trainer:
         Length of the whole schedule, resumed parts included.
     distillation : Distillation, optional
         A teacher network to learn from.
+    hint : Hint, optional
+        Another one, of any kind, whose features are a hint.
 
     Raises
     ------
@@ -67,6 +70,7 @@ class Trainer:
         config: Config,
         total_steps: int,
         distillation: Distillation | None = None,
+        hint: Hint | None = None,
     ):
         self.model = model
         self.config = config
@@ -85,7 +89,7 @@ class Trainer:
         for layer in (layer for stage in model.stages.values() for layer in stage.layers):
             if isinstance(layer, ReLU6):
                 layer.rounds = config.train.quantization_aware
-        self.losses = StepLosses(model, config, distillation)
+        self.losses = StepLosses(model, config, distillation, hint)
         trunk = {id(w) for lyr in trunk_layers(model.first_stage) for w in lyr.trainable_weights}
         trained = [m for name, m in model.stages.items() if name in self.losses.trained]
         trainable = [w for m in trained for w in m.trainable_weights]

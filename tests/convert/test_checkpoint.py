@@ -187,6 +187,15 @@ def test_a_run_keeps_its_teacher(now: str | None) -> None:
         check_same_run(header, from_dict({}), DATA | {"teacher": now}, "c.npz")
 
 
+@pytest.mark.parametrize(("begun", "now"), [("cd", None), ("cd", "ef"), (None, "cd")])
+def test_a_run_keeps_its_hint(begun: str | None, now: str | None) -> None:
+    header = saved_header()
+    header["data"] = DATA | ({"hint": begun} if begun else {})
+    check_same_run(header, from_dict({}), DATA | {"hint": begun}, "c.npz")
+    with pytest.raises(CheckpointError, match="--hint names another network, or none"):
+        check_same_run(header, from_dict({}), DATA | {"hint": now}, "c.npz")
+
+
 @pytest.mark.parametrize("begun", [None, "cd"])
 def test_a_run_keeps_its_first_weights(begun: str | None) -> None:
     header = saved_header()

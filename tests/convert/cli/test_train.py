@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ from edgemask_convert.data import loader
 from edgemask_convert.evaluation import measure
 from edgemask_convert.training import fit
 
-from ..conftest import CLASSES, TINY, TINY_POSE, Coco, changed
+from ..conftest import CLASSES, TINY, TINY_2GO, TINY_POSE, Coco, changed
 from .test_cli import Capture
 from .test_refusals import settings
 
@@ -37,7 +38,7 @@ def run(coco: Coco, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     seen = SimpleNamespace()
 
     def loop(trainer: Any, ready: Any, header: Any, path: Path, chief: bool, dev: Any) -> Any:
-        seen.header, seen.dev = header, dev
+        seen.header, seen.dev, seen.hint = header, dev, trainer.losses.hint
         seen.weights = {k: np.asarray(v).copy() for k, v in trainer.named.items()}
         for variable in trainer.ema.values():
             variable.assign(variable + 0.25)
@@ -159,6 +160,22 @@ def test_a_teacher_that_looks_closer_gets_larger_crops(
     closer = ["--set", "distill.zoom=2"]
     assert run(*closer, "--distill", tmp_path / "teacher.npz").zoom == 2
     assert run(*closer, out="alone").zoom == 1
+
+
+def test_a_hint_of_another_kind(run: Run, tmp_path: Path, capsys: Capture) -> None:
+    """It has other anchors and classes, and a map of stride 16; the run records which it was."""
+    config = from_dict(changed(TINY_2GO, classes=[1]))
+    other = {"config": config.to_dict(), "classes": CLASSES[:1]}
+    export_model(tmp_path / "hint.npz", build_model(config.model), other)
+    seen = run("--hint", tmp_path / "hint.npz")
+    assert seen.code == 0
+    digest = hashlib.sha256((tmp_path / "hint.npz").read_bytes()).hexdigest()
+    assert seen.header["data"]["hint"] == digest
+    assert seen.hint.strides == {"c4": 16}
+    assert seen.hint.closeups == 3
+    assert "hint" not in run(out="alone").header["data"]
+    assert run("--hint", tmp_path / "none.npz").code == 1
+    assert "none.npz" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("zoom", "said"), [(1, 1), (2, 0)])

@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
     have_stderr()
     parser = _Parser(
         prog="edgemask-convert",
-        description="Train, quantize, prove and pack models for edgemask.",
+        description="Train, quantize, verify and pack models for edgemask.",
         epilog="example: edgemask-convert train --annotations train.json --images images "
         "--init mobilenet_v2_coco_ssd.npz --out runs/people",
     )
@@ -90,7 +90,7 @@ def main(argv: list[str] | None = None) -> int:
             )
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             give_up_stdout()
-            text = f"what is printed cannot be written ({error.strerror}): free some space"
+            text = f"the output cannot be written ({error.strerror}): free some space"
         if isinstance(error, FileNotFoundError) and error.filename and error.errno:
             text = f"there is no {error.filename}: check the path"
         if isinstance(error, ModuleNotFoundError):

@@ -124,7 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
             # What is written to files has errors of its own.
             give_up_stdout()
-            report_error(f"what is printed cannot be written ({error.strerror}): free some space")
+            report_error(f"the output cannot be written ({error.strerror}): free some space")
             return 1
         report_error(
             f"unexpected {type(error).__name__}: {error}; please report it with the output of the "

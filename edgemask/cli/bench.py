@@ -23,20 +23,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "packs",
         metavar="PACK",
         nargs="*",
-        help="names of bundled models, or paths of model packs (default: all bundled ones)",
+        help="names of bundled models, or paths to model packs (default: all bundled ones)",
     )
     parser.add_argument(
         "--threads",
         metavar="N,N",
         type=_threads,
-        help="threads of the networks, one run for each (default: 1, 2, 3, 4, 8 … up to the CPUs)",
+        help="numbers of threads, one run for each (default: 1, 2, 3, 4, 8 … up to the CPU count)",
     )
     parser.add_argument(
         "--short-side",
         metavar="N,N",
         type=_numbers,
-        help="short sides of the networks' input in pixels, one run for each (default: what the "
-        "model was trained for)",
+        help="short sides of the networks' input in pixels, one run for each (default: the one "
+        "the model was trained for)",
     )
     parser.add_argument(
         "--image",
@@ -49,20 +49,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=common.positive_int,
         default=50,
-        help="frames of a run (default: 50)",
+        help="frames per run (default: 50)",
     )
     length.add_argument(
         "--minutes",
         metavar="M",
         type=_minutes,
-        help="length of a run, with temperature and throttling over time; a Pi without a fan "
-        "needs ten to become as hot as it gets",
+        help="length of a run, recording temperature and throttling over time; a Pi without a fan "
+        "needs ten to reach its final temperature",
     )
     parser.add_argument("--json", metavar="FILE", help="write all figures as JSON")
     parser.add_argument(
         "--report",
         metavar="FILE.md",
-        help="write a report in Markdown with a chart beside it (FILE.png), to be passed on",
+        help="write a Markdown report to share, with a chart beside it (FILE.png)",
     )
 
 
@@ -116,7 +116,7 @@ def run(options: argparse.Namespace) -> int:
     record = make_record(runs, system)
     if record["load_average"] and record["load_average"] > system["cpus"] + 0.5:
         print()
-        print(f"The machine is busy (load {record['load_average']:.1f}): times are too long.")
+        print(f"The machine is busy (load {record['load_average']:.1f}): times are too high.")
     if options.json:
         write_json(options.json, record)
         print(f"\nJSON:   {options.json}")

@@ -97,7 +97,7 @@ def add_reconnect(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         type=whole_number,
         default=10,
-        help="attempts in a row to open a camera or stream again that has stopped; 0 ends with it "
+        help="attempts in a row to reopen a camera or stream that has stopped; 0 gives up at once "
         "(default: 10, which takes two and a half minutes)",
     )
 
@@ -108,14 +108,14 @@ def add_score(parser: argparse.ArgumentParser) -> None:
         "--score",
         type=score,
         default=0.5,
-        help="leave out what is less sure than this, 0 to 1 (default: 0.5)",
+        help="lowest score of a reported instance, 0 to 1 (default: 0.5)",
     )
     parser.add_argument(
         "--max-detections",
         metavar="N",
         type=positive_int,
         default=20,
-        help="most instances per image (default: 20)",
+        help="maximum number of instances per image (default: 20)",
     )
 
 
@@ -126,20 +126,20 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="PACK",
         default="people",
-        help="name of a bundled model, or path of a model pack (default: people)",
+        help="name of a bundled model, or path to a model pack (default: people)",
     )
     group.add_argument(
         "--short-side",
         metavar="PIXELS",
         type=positive_int,
         help="short side of the network's input; larger is slower and finds smaller instances "
-        "(default: what the model was trained for)",
+        "(default: the one the model was trained for)",
     )
     group.add_argument(
         "--threads",
         metavar="N",
         type=thread_count,
-        help="threads of the network, 1 to 64 (default: the CPUs this process may use)",
+        help="threads for the network, 1 to 64 (default: one per CPU that this process may use)",
     )
 
 

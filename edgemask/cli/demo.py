@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="DIR",
         default="edgemask-demo",
-        help="folder for the results, made if missing (default: edgemask-demo)",
+        help="folder for the results, created if missing (default: edgemask-demo)",
     )
     common.add_model_options(parser)
 

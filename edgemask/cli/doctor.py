@@ -1,4 +1,4 @@
-"""``edgemask doctor``: what is wrong with this board, and which command mends it."""
+"""``edgemask doctor``: what is wrong with this board, and which command fixes it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgemask.errors import SourceError
 
-HELP = "examine this system and print the command that mends each problem"
+HELP = "check this system and print the command that fixes each problem"
 EXAMPLE = "edgemask doctor"
 
 SCHEMA = "edgemask.doctor/1"
@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         type=Path,
         default=Path("/"),
-        help="examine the system in this folder, for example a mounted SD card, without running "
-        "anything of it (default: /)",
+        help="check the system in this folder, for example a mounted SD card, without running "
+        "anything from it (default: /)",
     )
 
 

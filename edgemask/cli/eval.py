@@ -18,9 +18,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--annotations", metavar="FILE", required=True, help="COCO annotation file (JSON)"
     )
     parser.add_argument(
-        "--images", metavar="DIR", required=True, help="folder of the annotated images"
+        "--images", metavar="DIR", required=True, help="folder with the annotated images"
     )
-    parser.add_argument("--save", metavar="FILE", help="write the predictions as COCO results too")
+    parser.add_argument("--save", metavar="FILE", help="also write the predictions as COCO results")
     common.add_model_options(parser)
 
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
         if name and own and str(name).casefold() != own.casefold():
             common.report_warning(
                 f"category {category['id']} is {name!r} in {options.annotations} and {own!r} in "
-                "the model: compared all the same; if they are not one thing, change the ids"
+                "the model: compared anyway; if they are different things, change the ids"
             )
     with common.Progress("evaluating", len(annotations["images"])) as progress:
         predictions = evaluation.predict_dataset(

@@ -1,4 +1,4 @@
-"""``edgemask export``: turn a take into what other programs read."""
+"""``edgemask export``: convert a take for other programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgemask.errors import OutputError
 if TYPE_CHECKING:
     from edgemask.takes.reader import Record
 
-HELP = "turn a take of edgemask track into CSV, COCO, OpenPose or silhouettes"
+HELP = "convert a take of edgemask track to CSV, COCO, OpenPose or silhouettes"
 EXAMPLE = "edgemask export film.jsonl --to csv --out film.csv"
 
 FORMATS = {"csv": ".csv", "coco": ".coco.json", "openpose": "_json", "silhouettes": "_silhouettes"}
@@ -22,7 +22,7 @@ FORMATS = {"csv": ".csv", "coco": ".coco.json", "openpose": "_json", "silhouette
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
-    parser.add_argument("take", metavar="TAKE", type=Path, help="file of edgemask track")
+    parser.add_argument("take", metavar="TAKE", type=Path, help="file that edgemask track wrote")
     parser.add_argument(
         "--to",
         required=True,
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="PATH",
         type=Path,
-        help="file or, of openpose and silhouettes, folder to write (default: beside the take, "
+        help="file or, for openpose and silhouettes, folder to write (default: beside the take, "
         "TAKE.csv, TAKE.coco.json, TAKE_json, TAKE_silhouettes)",
     )
 
@@ -80,5 +80,5 @@ def run(options: argparse.Namespace) -> int:
             return 0
     print(f"{take} -> {out}")
     if not frames:
-        common.report_warning(f"{take} has no frame")
+        common.report_warning(f"{take} has no frames")
     return 0

@@ -12,7 +12,7 @@ from edgemask.errors import RuntimeUnavailable
 if TYPE_CHECKING:
     from edgemask.modelpack import ModelPack
 
-HELP = "show what is in a model pack and how the runtime takes it"
+HELP = "show what is in a model pack and how the runtime handles it"
 EXAMPLE = "edgemask info people"
 
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PACK",
         nargs="?",
         default="people",
-        help="name of a bundled model, or path of a model pack (default: people)",
+        help="name of a bundled model, or path to a model pack (default: people)",
     )
 
 

@@ -43,22 +43,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="DIR",
         default="edgemask-results",
-        help="folder for the results, made if missing (default: edgemask-results)",
+        help="folder for the results, created if missing (default: edgemask-results)",
     )
     parser.add_argument(
         "--format",
         metavar="FORMAT",
         action="append",
         type=results.formats,
-        help="overlay (PNG, of a video file MP4), json, coco (one coco.json for the run) or masks "
+        help="overlay (PNG; MP4 for a video file), json, coco (one coco.json for the run) or masks "
         "(PNG of instance numbers); repeat it or separate with commas (default: overlay)",
     )
     parser.add_argument(
         "--frames",
         metavar="N",
         type=common.positive_int,
-        help="most frames of each video, camera or stream (default: all of a video; a camera "
-        "until Ctrl-C)",
+        help="maximum number of frames of each video, camera or stream (default: a whole video; "
+        "a camera until Ctrl-C)",
     )
     common.add_reconnect(parser)
     common.add_score(parser)
@@ -246,7 +246,7 @@ class _Run:
                         progress.clear()
                         print(f"{frame.name if folder else name}: {line}", flush=True)
             if self.done == done:
-                raise SourceError(f"{brief} has no frame: check what sends it")
+                raise SourceError(f"{brief} has no frames: check what sends it")
         if folder and (film or not few):
             where = film.path if film else self.names.folder / folder
             print(

@@ -28,14 +28,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILM",
         type=_film_name,
-        help="film to write, .mp4 (default: NAME.mp4 after the source, in this folder); the times "
-        "go beside it, into NAME.frames.csv; an older one is never replaced",
+        help="film to write, .mp4 (default: NAME.mp4, named after the source, in this folder); the "
+        "times go beside it, into NAME.frames.csv; existing files are never replaced",
     )
     parser.add_argument(
         "--seconds",
         metavar="N",
         type=common.positive_int,
-        help="how long (default: until Ctrl-C)",
+        help="length of the film (default: until Ctrl-C)",
     )
     common.add_reconnect(parser)
 
@@ -78,7 +78,7 @@ def run(options: argparse.Namespace) -> int:
     if recording is None:
         if interrupted:
             raise KeyboardInterrupt
-        raise SourceError(f"{name} has no frame: check what sends it")
+        raise SourceError(f"{name} has no frames: check what sends it")
     lost = f" ({dropped} more came too fast to be encoded)" if dropped else ""
     print(f"{name}: {count} frames in {now_ns / _SECOND:.1f} s{lost} -> {recording.path}")
     return 130 if interrupted else int(frames.failures > 0)

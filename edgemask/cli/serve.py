@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--score",
         type=common.score,
-        help="leave out what is less sure than this, 0 to 1 (default: 0.5)",
+        help="lowest score of a reported instance, 0 to 1 (default: 0.5)",
     )
     server = parser.add_argument_group("server")
     server.add_argument(
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--token-file",
         metavar="FILE",
         type=Path,
-        help="ask for the token in this file, also on 127.0.0.1; made if missing (default, where "
+        help="require the token in this file, even on 127.0.0.1; created if missing (default, if "
         "one is needed: ~/.local/state/edgemask/token)",
     )
     pace = parser.add_argument_group("pace")
@@ -47,25 +47,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-fps",
         metavar="N",
         type=_between(0.01, 1000),
-        help="frames per second at most (default: as many as the CPU can)",
+        help="maximum frames per second (default: as many as the CPU can do)",
     )
     pace.add_argument(
         "--parallel",
         metavar="N",
         type=_parallel,
-        help="frames that are worked on at the same time: 2 gives more, 1 the shortest delay "
+        help="frames to process at the same time: 2 gives a higher rate, 1 the shortest delay "
         "(default: 2 with two threads or more and no --max-fps, else 1)",
     )
     pace.add_argument(
         "--max-temp",
         metavar="CELSIUS",
         type=_between(30, 110),
-        help="slow down above this temperature of the CPU (default: leave it to the firmware)",
+        help="slow down above this CPU temperature (default: leave it to the firmware)",
     )
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="TOML file with these and more settings, such as MQTT and zones; options win over it",
+        help="TOML file with these and more settings, such as MQTT and zones; options override it",
     )
     common.add_model_options(parser)
     parser.set_defaults(model=None)  # so that a configuration can name one
@@ -164,8 +164,8 @@ def _greeting(host: str, port: int, token: str | None, first: bool) -> str:
     if token is None:
         return f"serving at {url} (Ctrl-C stops)"
     if first:
-        return f"serving at {url}?token={token} (the token is shown this once; Ctrl-C stops)"
-    return f"serving at {url}, the token is the one of the first start (Ctrl-C stops)"
+        return f"serving at {url}?token={token} (the token is shown only this once; Ctrl-C stops)"
+    return f"serving at {url} with the token of the first start (Ctrl-C stops)"
 
 
 def _own_address() -> str:

@@ -35,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--out",
         metavar="FILE",
         type=Path,
-        help="take to write, JSON Lines (default: NAME.jsonl after the source, in this folder); "
-        "an older one is never replaced",
+        help="take to write, JSON Lines (default: NAME.jsonl, named after the source, in this "
+        "folder); an existing file is never replaced",
     )
     parser.add_argument(
         "--overlay",
@@ -48,7 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--frames",
         metavar="N",
         type=common.positive_int,
-        help="most frames (default: all of a video; a camera until Ctrl-C)",
+        help="maximum number of frames (default: a whole video; a camera until Ctrl-C)",
     )
     parser.add_argument(
         "--max-lost",
@@ -123,7 +123,7 @@ def run(options: argparse.Namespace) -> int:
     if take is None:
         if interrupted:
             raise KeyboardInterrupt
-        raise SourceError(f"{name} has no frame: check what sends it")
+        raise SourceError(f"{name} has no frames: check what sends it")
     seconds = time.monotonic() - start
     counted = f"{done} frame{'' if done == 1 else 's'}, {tracks} track{'' if tracks == 1 else 's'}"
     print(f"{name}: {counted} -> {take.path} ({seconds:.1f} s)")

@@ -61,7 +61,7 @@ def run(options: argparse.Namespace) -> int:
     if errors:
         common.report_error(f"{errors} frames could not be read or segmented")
     if watcher.failed:
-        common.report_error(f"{watcher.failed} events could not be delivered as a whole")
+        common.report_error(f"{watcher.failed} events could not be delivered completely")
     return 1 if errors or watcher.failed else 0
 
 

@@ -24,7 +24,7 @@ def arguments(coco: Any) -> list[str]:
     ("redirected", "status", "error"),
     [
         ("| true", 0, ""),  # of the reader
-        (">/dev/full", 1, "edgemask-convert: error: what is printed cannot be written (No space"),
+        (">/dev/full", 1, "edgemask-convert: error: the output cannot be written (No space"),
         ("2>&-", 0, ""),
     ],
 )

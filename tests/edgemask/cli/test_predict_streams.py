@@ -211,7 +211,7 @@ def test_what_has_no_picture_is_an_error(capsys, mjpeg, out):
     address, _ = mjpeg
     status, _, err = run(capsys, f"{address}/zeros", "--out", out)
     assert status == 1
-    assert err == f"edgemask: error: {address}/zeros has no frame: check what sends it\n"
+    assert err == f"edgemask: error: {address}/zeros has no frames: check what sends it\n"
 
 
 @pytest.mark.parametrize("number", ["-1", "x", "1.5", "99999999999"])

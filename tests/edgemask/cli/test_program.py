@@ -129,8 +129,7 @@ def test_a_disk_that_is_full_under_what_is_printed():
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True)
     assert done.returncode == 1
     assert done.stderr == (
-        "edgemask: error: what is printed cannot be written (No space left on device): free some "
-        "space\n"
+        "edgemask: error: the output cannot be written (No space left on device): free some space\n"
     )
 
 

@@ -11,16 +11,18 @@ EXAMPLE = """example:
   edgemask-convert average models/people.npz runs/people/model.npz --out people.npz
   edgemask-convert average a.npz b.npz c.npz --shares 1 1 2 --out mean.npz
 
-For runs that began from the same weights: their mean is often better than each of them. Measure it
+For runs that began from the same weights: their mean is often better than any of them. Measure it
 with `edgemask-convert evaluate`.
 """
 
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "average", "the mean of several trained checkpoints", EXAMPLE)
-    parser.add_argument("checkpoints", nargs="+", type=Path, help="of one network, .npz")
-    parser.add_argument("--shares", nargs="+", type=float, help="one for each [equal]")
+    parser = formatted(verbs, "average", "average several trained checkpoints", EXAMPLE)
+    parser.add_argument("checkpoints", nargs="+", type=Path, help="of the same network, .npz")
+    parser.add_argument(
+        "--shares", nargs="+", type=float, help="weight of each in the mean [equal]"
+    )
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     parser.set_defaults(run=run)
 

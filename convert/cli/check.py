@@ -19,14 +19,14 @@ anything is left out or looks wrong.
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "check", "look through a dataset before training", EXAMPLE)
+    parser = formatted(verbs, "check", "check a dataset before training", EXAMPLE)
     parser.add_argument("--annotations", required=True, type=Path, help="COCO JSON")
     parser.add_argument("--images", required=True, type=Path, help="folder of its images")
     parser.add_argument("--short-side", type=positive_int, default=320, metavar="N",
-                        help="shorter side of the network's input, to which sizes refer "
+                        help="shorter side of the network's input, at which sizes are given "
                         "[%(default)s]")  # fmt: skip
     parser.add_argument("--strict", action="store_true",
-                        help="fail on warnings and suspicions too")  # fmt: skip
+                        help="also fail on warnings and suspicions")  # fmt: skip
     parser.set_defaults(run=run)
 
 

@@ -34,9 +34,9 @@ def add_cluster(parser: argparse.ArgumentParser) -> None:
     """Add the options that :func:`chosen_cluster` reads."""
     parser.add_argument("--ray", metavar="ADDRESS",
                         help="spread the images over a Ray cluster: auto, HOST:PORT, "
-                        "ray://HOST:PORT; extra [ray]")  # fmt: skip
+                        "ray://HOST:PORT; needs extra [ray]")  # fmt: skip
     parser.add_argument("--ray-cpus", type=int, default=2, metavar="N",
-                        help="CPUs of each worker there [%(default)s]")  # fmt: skip
+                        help="CPUs for each Ray worker [%(default)s]")  # fmt: skip
 
 
 def chosen_cluster(options: argparse.Namespace) -> Cluster | None:

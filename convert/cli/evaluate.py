@@ -16,16 +16,16 @@ EXAMPLE = """example:
   edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images
 
 Measures a checkpoint (float) or a pack (int8) through edgemask's own pipeline. With --save, a run
-that was stopped goes on where it was when the same command is given again.
+that was stopped resumes when the same command is given again.
 """
 
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "evaluate", "COCO AP of a checkpoint or a pack", EXAMPLE)
+    parser = formatted(verbs, "evaluate", "measure COCO AP of a checkpoint or a pack", EXAMPLE)
     parser.add_argument("model", type=Path, help="checkpoint .npz or pack .zip")
-    parser.add_argument("--annotations", required=True, type=Path)
-    parser.add_argument("--images", required=True, type=Path)
+    parser.add_argument("--annotations", required=True, type=Path, help="COCO JSON")
+    parser.add_argument("--images", required=True, type=Path, help="folder of its images")
     parser.add_argument("--short-side", type=positive_int, metavar="N",
                         help="shorter side of the input [the model's]")  # fmt: skip
     parser.add_argument("--limit", type=positive_int, metavar="N",

@@ -14,11 +14,11 @@ EXAMPLE = """example:
   edgemask-convert fuse --checkpoint wide.npz --config convert/configs/people.toml \\
       --images images --out start.npz
 
-The config's model.backbone.fused gives the widths of three dense blocks in the place of
-MobileNetV2's blocks 0 to 3, or of one in the place of blocks 0 and 1. They learn to give what the
-early blocks of --teacher give, from photographs alone, in some minutes. All other weights are taken
-from --checkpoint where they fit, and the layers that start fresh are listed. Train with the same
-config and --start-from start.npz.
+The config's model.backbone.fused gives the widths of three dense blocks that replace MobileNetV2's
+blocks 0 to 3, or of one that replaces blocks 0 and 1. They learn to reproduce the output of
+--teacher's early blocks, from photographs alone, in a few minutes. All other weights are taken from
+--checkpoint where they fit; layers that start fresh are listed. Train with the same config and
+--start-from start.npz.
 """
 
 
@@ -33,13 +33,17 @@ def add_parser(verbs) -> None:
     parser.add_argument("--annotations", type=Path, help="COCO JSON that lists them [all files]")
     parser.add_argument("--count", type=int, default=1200, help="photographs to use [%(default)s]")
     parser.add_argument("--steps", type=int, default=1800,
-                        help="for the early blocks alone [%(default)s]")  # fmt: skip
+                        help="steps for the early blocks alone [%(default)s]")  # fmt: skip
     parser.add_argument("--trunk-steps", type=int, default=0,
-                        help="then for the whole trunk, whose pyramid and RPN outputs shall be the "
-                        "teacher's, so that its heads fit as they are [%(default)s]")  # fmt: skip
-    parser.add_argument("--batch", type=int, default=16, help="crops a step [%(default)s]")
-    parser.add_argument("--crop", type=int, default=192, help="their side in pixels [%(default)s]")
-    parser.add_argument("--learning-rate", type=float, default=0.012, help="[%(default)s]")
+                        help="then for the whole trunk, to match the teacher's pyramid and RPN "
+                        "outputs, so that its heads fit unchanged [%(default)s]")  # fmt: skip
+    parser.add_argument("--batch", type=int, default=16, help="crops per step [%(default)s]")
+    parser.add_argument(
+        "--crop", type=int, default=192, help="side of a crop in pixels [%(default)s]"
+    )
+    parser.add_argument("--learning-rate", type=float, default=0.012,
+                        help="of the early blocks, 20 times that of the trunk "
+                        "[%(default)s]")  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     parser.set_defaults(run=run)
 

@@ -16,8 +16,8 @@ EXAMPLE = """example:
   edgemask-convert imitate --teacher coco80-wide.zip --checkpoint coco80-narrow.npz \\
       --images images --out coco80.npz
 
-For a network of the kind maskrcnn2go of which `prune` has left the trunk as it was. It needs no
-labels. An int8 pack as the teacher is many times faster than a checkpoint.
+For a network of the kind maskrcnn2go whose trunk `prune` has left unchanged. It needs no labels. As
+a teacher, an int8 pack is many times faster than a checkpoint.
 """
 STEPS = {"rpn": 3000, "box_head": 3000, "mask_head": 600}
 
@@ -26,20 +26,20 @@ def add_parser(verbs) -> None:
     """Declare the verb."""
     parser = formatted(verbs, "imitate", "fit a narrowed network to the wide one, part by part",
                        EXAMPLE)  # fmt: skip
-    parser.add_argument("--teacher", required=True, type=Path, help="the wide one, .zip or .npz")
-    parser.add_argument("--checkpoint", required=True, type=Path, help="the narrow one")
+    parser.add_argument("--teacher", required=True, type=Path, help="wide network, .zip or .npz")
+    parser.add_argument("--checkpoint", required=True, type=Path, help="narrowed network")
     parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
     parser.add_argument("--annotations", type=Path, help="COCO JSON that lists them [all files]")
     parser.add_argument(
         "--count", type=positive_int, default=3000,
-        help="photographs to learn from; each takes some 2 MB [%(default)s]",
+        help="photographs to learn from; each takes about 2 MB [%(default)s]",
     )  # fmt: skip
     parser.add_argument(
         "--steps", action="append", default=[], metavar="PART=N", type=_steps,
-        help="of rpn, box_head or mask_head, 0 leaves it as it is; may be repeated "
+        help="steps for rpn, box_head or mask_head; 0 leaves it unchanged; may be repeated "
         f"[{' '.join(f'{k}={v}' for k, v in STEPS.items())}]",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices [%(default)s]")
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     parser.set_defaults(run=run)
 
@@ -48,7 +48,7 @@ def _steps(text: str) -> tuple[str, int]:
     part, _, number = text.partition("=")
     if part in STEPS and number.isdecimal():
         return part, int(number)
-    raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(STEPS)} = a number")
+    raise argparse.ArgumentTypeError(f"{text!r} is not PART=N with PART one of {', '.join(STEPS)}")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
     student, header = load_model(options.checkpoint)
     teacher = load_pipeline(options.teacher)
     if teacher.manifest["classes"] != header["classes"]:
-        raise ImitationError(f"{options.teacher} and {options.checkpoint} know other classes")
+        raise ImitationError(f"{options.teacher} and {options.checkpoint} have different classes")
     paths = calibration_paths(options.images, options.annotations, options.count)
     gap = trunk_gap(student, teacher, load_image(paths[0]))
     if gap > OTHER_TRUNK:

@@ -16,18 +16,18 @@ Shapes with the same group_id become one object. Points and lines are left out.
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "import-labelme", "collect labelme's files in one COCO file", EXAMPLE)
+    parser = formatted(verbs, "import-labelme", "collect labelme files into one COCO file", EXAMPLE)
     parser.add_argument("folder", type=Path, help="folder of labelme's JSON files, searched "
                         "with its subfolders")  # fmt: skip
-    parser.add_argument("--images", type=Path, help="folder of the photographs, which file names "
-                        "will be relative to [FOLDER]")  # fmt: skip
-    parser.add_argument("--labels", help="file with a label a line, or labels with commas between "
-                        "them; their order is the order of the ids [those that occur]")  # fmt: skip
+    parser.add_argument("--images", type=Path, help="folder of the photographs; file names will "
+                        "be relative to it [FOLDER]")  # fmt: skip
+    parser.add_argument("--labels", help="file with one label per line, or labels separated by "
+                        "commas; ids follow their order [the labels that occur]")  # fmt: skip
     parser.add_argument("--empty", action="store_true",
-                        help="photographs without a JSON file show no objects; without this "
-                        "option they are not listed")  # fmt: skip
+                        help="list photographs without a JSON file as showing no objects; "
+                        "otherwise they are left out")  # fmt: skip
     parser.add_argument("--boxes", action="store_true",
-                        help="rectangles are boxes around objects, not outlines: their masks stay "
+                        help="take rectangles as boxes, not as outlines: their masks stay "
                         "open, for edgemask-convert teach to fill")  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, help="COCO JSON to write")
     parser.set_defaults(run=run)

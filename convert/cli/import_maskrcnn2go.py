@@ -10,7 +10,7 @@ from .common import check_output, formatted
 EXAMPLE = """example:
   edgemask-convert import-maskrcnn2go --weights maskrcnn2go --out coco80-wide.npz
 
-The folder has to hold model.pb and model_init.pb, from mask_rcnn_2go/model/int8 of
+The folder must hold model.pb and model_init.pb, from mask_rcnn_2go/model/int8 of
 github.com/facebookarchive/models. The checkpoint can be evaluated, pruned, trained and quantized.
 """
 
@@ -19,7 +19,7 @@ def add_parser(verbs) -> None:
     """Declare the verb."""
     parser = formatted(verbs, "import-maskrcnn2go", "turn MaskRCNN2Go into a checkpoint", EXAMPLE)
     parser.add_argument(
-        "--weights", required=True, type=Path, help="folder of model.pb and model_init.pb"
+        "--weights", required=True, type=Path, help="folder with model.pb and model_init.pb"
     )
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     parser.set_defaults(run=run)

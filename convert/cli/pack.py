@@ -25,16 +25,19 @@ def add_parser(verbs) -> None:
     """Declare the verb."""
     parser = formatted(verbs, "pack", "add measurements and a licence, and write the final pack",
                        EXAMPLE)  # fmt: skip
-    parser.add_argument("pack", type=Path, help="what quantize wrote")
-    parser.add_argument("--int8", required=True, type=Path, help="evaluate --save of this pack")
+    parser.add_argument("pack", type=Path, help="pack that quantize wrote")
+    parser.add_argument("--int8", required=True, type=Path,
+                        help="what evaluate --save wrote for this pack")  # fmt: skip
     parser.add_argument("--float", required=True, type=Path, dest="parent",
-                        help="evaluate --save of its float parent")  # fmt: skip
+                        help="what evaluate --save wrote for its float parent")  # fmt: skip
     parser.add_argument("--max-drop", type=float, default=0.005,
-                        help="largest loss of mask or keypoint AP [%(default)s]")  # fmt: skip
+                        help="accepted loss of mask or keypoint AP [%(default)s]")  # fmt: skip
     parser.add_argument("--version", required=True)
     parser.add_argument("--description", required=True)
     parser.add_argument("--license", required=True)
-    parser.add_argument("--credit", action="append", default=[], help="may be repeated")
+    parser.add_argument(
+        "--credit", action="append", default=[], help="source to name; may be repeated"
+    )
     parser.add_argument("--note", action="append", default=[], metavar="KEY=VALUE",
                         help="added to the training record; may be repeated")  # fmt: skip
     parser.add_argument("--out", required=True, type=Path)
@@ -62,7 +65,8 @@ def run(options: argparse.Namespace) -> int:
     drop = check_drop(measured["int8"], measured["float"], options.max_drop)
     if measured["int8"].get("model_sha256", "") not in ("", model_sha256(options.pack)):
         raise PackRefused(
-            f"{options.int8} has figures of another model than {options.pack}: evaluate it again"
+            f"{options.int8} has figures for a different model than {options.pack}: "
+            "evaluate the pack again"
         )
     for item in options.note:
         if "=" not in item:
@@ -119,7 +123,7 @@ def check_drop(int8: dict, parent: dict, limit: float) -> float:
     own = int8.get("model_sha256")
     if own and own == parent.get("model_sha256"):
         raise PackRefused(
-            "--int8 and --float are figures of the same model: give those of the pack and those of "
+            "--int8 and --float hold figures for the same model: give those of the pack and of "
             "its float parent"
         )
     both = int8.keys() & parent.keys()

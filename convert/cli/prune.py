@@ -16,11 +16,11 @@ EXAMPLE = """example:
   edgemask-convert prune --checkpoint models/people.npz --config people-lite.toml \\
       --trunk-mmac 230 --images images --out runs/lite/start.npz
 
-It prints the line `expansions = [...]` that belongs into the config's [model.backbone]; train with
+It prints the line `expansions = [...]` that belongs in the config's [model.backbone]; train with
 that config and --start-from start.npz. Without --trunk-mmac the config's own expansions are used.
 
-A network of the kind maskrcnn2go has four parts, trunk, rpn, box_head and mask_head; --budget gives
-each what it may cost, the heads' for one region:
+A network of the kind maskrcnn2go has four parts: trunk, rpn, box_head and mask_head. --budget sets
+the cost of each, that of the heads for one region:
   edgemask-convert prune --checkpoint coco80-wide.npz --config coco80.toml --images images \\
       --budget trunk=900 --budget rpn=180 --budget box_head=7.4 --budget mask_head=26 --out n.npz
 """
@@ -28,18 +28,18 @@ each what it may cost, the heads' for one region:
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "prune", "make a narrower network out of a trained one", EXAMPLE)
+    parser = formatted(verbs, "prune", "make a narrower network from a trained one", EXAMPLE)
     parser.add_argument("--checkpoint", required=True, type=Path, help="the trained network")
     parser.add_argument("--config", required=True, type=Path, help="TOML of the narrow network")
     parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
     parser.add_argument("--annotations", type=Path, help="COCO JSON that lists them [all files]")
     parser.add_argument("--count", type=int, default=64, help="photographs to look at [64]")
     parser.add_argument(
-        "--trunk-mmac", type=float, help="choose expansions whose blocks cost so many million MACs"
+        "--trunk-mmac", type=float, help="choose expansions that cost this many million MACs"
     )
     parser.add_argument(
         "--budget", action="append", default=[], metavar="PART=MMAC", type=_budget,
-        help="million MACs of a part of a maskrcnn2go; may be repeated",
+        help="million MACs for one part of a maskrcnn2go; may be repeated",
     )  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, help="checkpoint to write")
     parser.add_argument(
@@ -57,7 +57,9 @@ def _budget(text: str) -> tuple[str, float]:
             return part, float(number) * 1e6
     except ValueError:
         pass
-    raise argparse.ArgumentTypeError(f"{text!r} is not one of {', '.join(PARTS)} = a number")
+    raise argparse.ArgumentTypeError(
+        f"{text!r} is not PART=MMAC with PART one of {', '.join(PARTS)}"
+    )
 
 
 def _narrow_maskrcnn2go(options: argparse.Namespace, config: Config, wide: MaskRCNN, header) -> int:

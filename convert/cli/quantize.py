@@ -43,15 +43,15 @@ def add_parser(verbs) -> None:
     parser.add_argument("--name", help="name of the pack [the one in the configuration]")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",
-        help="change a setting of the network that is none of its weights, "
+        help="change a setting of the network other than its weights, "
         "e.g. model.rpn.score_threshold=0.15",
     )  # fmt: skip
     parser.add_argument(
-        "--without-keypoints", action="store_true", help="leave the keypoint head out"
+        "--without-keypoints", action="store_true", help="leave out the keypoint head"
     )
     parser.add_argument(
         "--report", type=Path, metavar="FILE",
-        help="compare int8 with float tensor by tensor, the worst first; .json or .md",
+        help="compare int8 with float tensor by tensor, worst first; .json or .md",
     )  # fmt: skip
     parser.add_argument(
         "--out", required=True, type=Path, help="pack to write, e.g. build/NAME.zip"

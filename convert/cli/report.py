@@ -16,7 +16,7 @@ EXAMPLE = """example:
       --float runs/people/model.npz --out report.html
 
 The HTML file has photographs in it; a file named .md gets the numbers only. Predictions are kept in
-OUT.cache, so that a run that was stopped goes on where it was.
+OUT.cache, so that a run that was stopped can resume.
 """
 
 
@@ -36,7 +36,8 @@ def add_parser(verbs) -> None:
     parser.add_argument("--limit", type=positive_int, metavar="N",
                         help="use only the first images")  # fmt: skip
     parser.add_argument("--pictures", type=_count, default=4, metavar="N",
-                        help="how many best, typical, worst photographs [%(default)s]")  # fmt: skip
+                        help="how many of the best, typical and worst photographs to show "
+                        "[%(default)s]")  # fmt: skip
     parser.add_argument("--cache", type=Path, metavar="DIR", help="folder for predictions "
                         "[OUT.cache]")  # fmt: skip
     parser.add_argument("--out", required=True, type=Path, nargs="+", metavar="FILE",

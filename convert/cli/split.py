@@ -17,16 +17,16 @@ writes data/train.json and data/dev.json. The images stay where they are.
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "split", "divide a dataset into one to train and one to measure on",
+    parser = formatted(verbs, "split", "split a dataset into one to train and one to measure on",
                        EXAMPLE)  # fmt: skip
     parser.add_argument("annotations", type=Path, help="COCO JSON")
     parser.add_argument("--dev", type=float, default=0.2, metavar="SHARE",
                         help="share of the images to measure on [%(default)s]")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="another seed, another division "
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives another split "
                         "[%(default)s]")  # fmt: skip
     parser.add_argument("--by-folder", action="store_true",
-                        help="keep the images of a folder, such as the frames of a video, "
-                        "together")  # fmt: skip
+                        help="keep the images of a folder together, such as the frames of a "
+                        "video")  # fmt: skip
     parser.add_argument("--crowds-as-objects", action="store_true",
                         help="set iscrowd to 0 everywhere; CVAT exports painted masks as "
                         "crowds")  # fmt: skip
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> int:
     lonely = one_sided(parts)
     if lonely:
         warnings.warn(
-            f"{len(lonely)} classes have objects in one of the two files only, first: "
+            f"{len(lonely)} classes have objects in only one of the two files, first: "
             f"{lonely[0]}; try another --seed, or label more of them",
             DatasetWarning,
             stacklevel=2,

@@ -21,39 +21,39 @@ EXAMPLE = """example:
 
 Teachers:
   maskrcnn2go:FOLDER     model.pb and model_init.pb, 80 COCO classes
-  torchvision[:WEIGHTS]  maskrcnn_resnet50_fpn_v2, 80 COCO classes; extra [torchvision]
+  torchvision[:WEIGHTS]  maskrcnn_resnet50_fpn_v2, 80 COCO classes; needs extra [torchvision]
   pack:FILE              an edgemask model pack, or the name of a bundled one
   checkpoint:FILE        model.npz or a training checkpoint
   module:function        your own; see docs/teach.md
 
 Gives masks to objects that have only a box, and adds objects where the labels do not claim to be
-complete. Run it with --measure on images with masks first: it says how good the teacher's are.
-A run that was stopped goes on where it was when the same command is given again.
+complete. Run it first with --measure on images that have masks: it says how good the teacher's are.
+A run that was stopped resumes when the same command is given again.
 """
 
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "teach", "label images with a teacher network, merged with the "
-                       "labels there are", EXAMPLE)  # fmt: skip
+    parser = formatted(verbs, "teach", "label images with a teacher network, merged with "
+                       "existing labels", EXAMPLE)  # fmt: skip
     parser.add_argument("--teacher", required=True, metavar="TEACHER", help="see below")
     parser.add_argument("--images", required=True, type=Path, help="folder of photographs")
     parser.add_argument("--annotations", type=Path,
-                        help="COCO JSON; without it all images of the folder are labelled from "
-                        "nothing")  # fmt: skip
+                        help="COCO JSON; without it, all images in the folder are labelled from "
+                        "scratch")  # fmt: skip
     parser.add_argument("--out", type=Path, help="COCO JSON to write")
     parser.add_argument("--short-sides", type=_sides, metavar="N[,N…]",
-                        help="short sides to look at an image [the teacher's]")  # fmt: skip
+                        help="short sides at which to view an image [the teacher's]")  # fmt: skip
     parser.add_argument("--flip", action=argparse.BooleanOptionalAction,
                         help="also look at the mirrored image [the teacher's choice]")  # fmt: skip
     parser.add_argument("--accept", type=float, default=0.5, metavar="SCORE",
-                        help="score of an instance [%(default)s]")  # fmt: skip
+                        help="lowest score of an instance [%(default)s]")  # fmt: skip
     parser.add_argument("--doubt", type=float, default=0.25, metavar="SCORE",
-                        help="score of an ignore region [%(default)s]")  # fmt: skip
+                        help="lowest score of an ignore region [%(default)s]")  # fmt: skip
     parser.add_argument("--mask-score", type=float, default=0.7, metavar="SCORE",
-                        help="least mean probability inside a mask [%(default)s]")  # fmt: skip
+                        help="lowest mean probability inside a mask [%(default)s]")  # fmt: skip
     parser.add_argument("--complete", action="store_true",
-                        help="let the labels claim that what the teacher did not find is not "
+                        help="mark the labels as complete: what the teacher did not find is not "
                         "there")  # fmt: skip
     parser.add_argument("--limit", type=positive_int, metavar="N",
                         help="use only the first images")  # fmt: skip
@@ -61,7 +61,7 @@ def add_parser(verbs) -> None:
                         help="compare the teacher with the masks of --annotations instead of "
                         "labelling")  # fmt: skip
     parser.add_argument("--categories", type=_numbers, metavar="ID[,ID…]",
-                        help="ids of the categories to teach [all that it knows]")  # fmt: skip
+                        help="ids of the categories to teach [all the teacher knows]")  # fmt: skip
     add_cluster(parser)
     parser.set_defaults(run=run)
 

@@ -26,8 +26,8 @@ EXAMPLE = """example:
   edgemask-convert train --annotations train.json --images images \\
       --init mobilenet_v2_coco_ssd.npz --out runs/people --set train.epochs=20
 
-A run that was stopped (Ctrl-C and SIGTERM save first) goes on where it was when the same command is
-given again. OUT gets checkpoint.npz, model.npz, log.jsonl, curves.png and a folder tensorboard.
+A run that was stopped (Ctrl-C and SIGTERM save first) resumes when the same command is given again.
+OUT gets checkpoint.npz, model.npz, log.jsonl, curves.png and a folder tensorboard.
 """
 
 
@@ -41,7 +41,7 @@ def add_parser(verbs) -> None:
     parser.add_argument("--init", type=Path, help="npz of tf.keras MobileNetV2 weights")
     parser.add_argument("--start-from", type=Path, help="checkpoint to take the weights from")
     parser.add_argument(
-        "--distill", type=Path, metavar="CHECKPOINT", help="trained network to learn from as well"
+        "--distill", type=Path, metavar="CHECKPOINT", help="trained network to learn from, too"
     )
     parser.add_argument(
         "--hint", type=Path, metavar="CHECKPOINT",
@@ -151,7 +151,7 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
             export_model(options.out / "model.npz", model, final)
         print(f"finished: {options.out / 'model.npz'} (averaged weights, float16)")
     elif chief:
-        print(f"stopped at step {trainer.step} of {steps}: the same command goes on from there")
+        print(f"stopped at step {trainer.step} of {steps}: the same command resumes from there")
     # Nobody leaves before the files are written: a worker that goes takes the others with it.
     check_agreement(strategy, {"end of the run": trainer.step})
     return 128 + stopped if stopped else 0
@@ -200,7 +200,7 @@ def _distillation(
     distillation = Distillation(teacher, model, config.distill, channels)
     if distillation.channels is None and config.distill.zoom == 1:
         say(f"features are not compared: nothing says which of the {width} channels of "
-            f"{options.distill} the network's {model.layout.channels} are")  # fmt: skip
+            f"{options.distill} the network's {model.layout.channels} correspond to")  # fmt: skip
     return distillation
 
 
@@ -230,8 +230,8 @@ def _initialize(
     elif options.start_from:
         fresh = trainer.start_from(options.start_from)
         if fresh:
-            say(f"{options.start_from} has none like these layers, so they start fresh: "
-                f"{', '.join(fresh)}")  # fmt: skip
+            say(f"{options.start_from} has no matching weights for these layers, so they start "
+                f"fresh: {', '.join(fresh)}")  # fmt: skip
     elif trainer.config.train.only:
         raise ConfigError(
             f"train.only = {trainer.config.train.only} leaves the other stages as they are, but "

@@ -21,7 +21,7 @@ COUNT = 40
 
 def add_parser(verbs) -> None:
     """Declare the verb."""
-    parser = formatted(verbs, "verify", "prove that a pack is delegated and equals its float "
+    parser = formatted(verbs, "verify", "check that a pack is delegated and agrees with its float "
                        "parent", EXAMPLE)  # fmt: skip
     parser.add_argument("pack", type=Path)
     parser.add_argument("--float", type=Path, dest="parent", help="the float checkpoint")
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
         for size, (count, outside) in sizes.items():
             print(f"{stage:10} {size:14} partitions {count}  outside {len(outside)}")
     for tensor, decibel in result.signal.items():
-        print(f"{tensor:28} {decibel:5.1f} dB over its int8 error")
+        print(f"{tensor:28} {decibel:5.1f} dB above its int8 error")
     if result.end_to_end:
         e = result.end_to_end
         print(

@@ -275,9 +275,9 @@ def test_pack_refuses_figures_of_one_model(
     files = [measured(tmp_path / f"{n[:4]}.json", 0.3, model_sha256=n) for n in (own, "another")]
     same = measured(tmp_path / "c.json", 0.3, model_sha256=own)
     text = fails(capsys, *pack_command, "--int8", files[0], "--float", same)
-    assert "figures of the same model" in text
+    assert "figures for the same model" in text
     text = fails(capsys, *pack_command, "--int8", files[1], "--float", files[0])
-    assert "anot.json has figures of another model than" in text
+    assert "anot.json has figures for a different model than" in text
     text = fails(
         capsys, *pack_command, "--int8", *files[:1], "--float", files[1], "--max-drop", "nan"
     )

@@ -119,8 +119,8 @@ def test_imitate_refuses(
 ) -> None:
     monkeypatch.setattr(imitate, "imitate", lambda *_, **__: pytest.fail("fitted"))
     command = [*imitate_command, tmp_path / "wide.npz", "--checkpoint", tmp_path / "other.npz"]
-    assert "know other classes" in fails(capsys, *command)
+    assert "have different classes" in fails(capsys, *command)
     for steps in ("trunk=5", "rpn=-1", "rpn", "rpn=x"):
-        assert f"'{steps}' is not one of rpn, box_head, mask_head" in fails(
+        assert f"'{steps}' is not PART=N with PART one of rpn, box_head, mask_head" in fails(
             capsys, *command, "--steps", steps
         )

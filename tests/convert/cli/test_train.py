@@ -78,7 +78,7 @@ def test_a_run_that_ends(run: Run, tmp_path: Path, capsys: Capture) -> None:
 
 def test_a_run_that_is_stopped_and_goes_on(run: Run, tmp_path: Path, capsys: Capture) -> None:
     assert run(signal=15).code == 128 + 15
-    assert "stopped at step 1 of 6: the same command goes on" in capsys.readouterr().out
+    assert "stopped at step 1 of 6: the same command resumes" in capsys.readouterr().out
     assert not (tmp_path / "run" / "model.npz").exists()
     seen = run()
     assert (seen.code, seen.start, seen.steps) == (0, 1, 6)
@@ -127,7 +127,7 @@ def test_layers_that_start_fresh_are_named(run: Run, tmp_path: Path, capsys: Cap
     header = {"config": from_dict(values).to_dict(), "classes": CLASSES[:1]}
     export_model(tmp_path / "one.npz", build_model(from_dict(values).model), header)
     assert run("--start-from", tmp_path / "one.npz").code == 0
-    assert "like these layers, so they start fresh: box_logits" in capsys.readouterr().out
+    assert "for these layers, so they start fresh: box_logits" in capsys.readouterr().out
 
 
 def test_stages_without_weights_cannot_stay_as_they_are(run: Run, capsys: Capture) -> None:

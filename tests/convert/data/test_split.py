@@ -170,7 +170,9 @@ def test_a_class_of_which_one_part_has_nothing(
     path = labelled(tmp_path, [{1: 1}] * 9 + [{1: 1, 2: 3}])
     assert main(["split", str(path), "--out", str(tmp_path / "parts")]) == 0
     err = capsys.readouterr().err
-    assert err.startswith("edgemask-convert: warning: 1 classes have objects in one of the two")
+    assert err.startswith(
+        "edgemask-convert: warning: 1 classes have objects in only one of the two"
+    )
     assert "first: nut; try another --seed" in err
     parts = ({"annotations": [{"category_id": 1}, {"category_id": 2, "iscrowd": 1}],
               "categories": [{"id": n, "name": str(n)} for n in (1, 2, 3)]},

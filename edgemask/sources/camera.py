@@ -1,10 +1,11 @@
 """Cameras that libcamera drives, through picamera2: the Raspberry Pi's own, and many others.
 
-This module alone imports picamera2. What it guards against was read in the source of picamera2
-0.3.38: a capture waits for ever unless it is told otherwise, a request that is not released stalls
-the camera, a capture that timed out stays queued and would take a request that nobody releases, and
-asking for `sensor_modes` reconfigures the camera through all of them, for which a board with little
-contiguous memory has no room.
+This module alone opens cameras with picamera2; `edgemask.doctor.probe` imports it only to list
+them. What this module guards against was read in the source of picamera2 0.3.38: a capture waits
+for ever unless it is told otherwise, a request that is not released stalls the camera, a capture
+that timed out stays queued and would take a request that nobody releases, and asking for
+`sensor_modes` reconfigures the camera through all of them, for which a board with little contiguous
+memory has no room.
 """
 
 from __future__ import annotations

@@ -59,7 +59,7 @@ def check_stack(host: Host) -> Finding:
     if found.get("kind") == "ModuleNotFoundError":
         return problem(
             "picamera2",
-            f"this Python is not the system's, which alone can import {found.get('module')}",
+            f"only the system's Python can import {found.get('module')}, and this is another one",
             f"/usr/bin/{_SYSTEM_VENV} VENV, and install edgemask there",
         )
     return problem("picamera2", f"does not import: {found['error']}", f"{_APT} --reinstall")
@@ -90,7 +90,7 @@ def check_config(host: Host) -> Finding:
         return ok("config.txt", "camera_auto_detect=1")
     return problem(
         "config.txt",
-        "neither camera_auto_detect=1 nor a camera's dtoverlay",
+        "it has neither camera_auto_detect=1 nor a camera's dtoverlay",
         f"echo camera_auto_detect=1 | sudo tee -a /{name} && sudo reboot",
     )
 
@@ -109,7 +109,7 @@ def check_cameras(host: Host) -> Finding:
     if found:
         return ok("cameras", ", ".join(found))
     if not uses_camera(host):
-        return note("cameras", "none, and the settings of the service do not ask for one")
+        return note("cameras", "none, and the settings of the service do not use one")
     if not host.is_raspberry_pi:
         return note("cameras", "none")
     if not host.path("sys").is_dir() or not host.glob("sys/*"):

@@ -19,12 +19,12 @@ def check_temperature(host: Host) -> Finding:
     """Tell the CPU's temperature."""
     celsius = host.board.temperature_c
     if celsius is None:
-        return note("heat", "the system does not tell its temperature")
+        return note("heat", "the system does not report its temperature")
     if celsius >= _HOT_C:
         return problem(
             "heat",
             f"{celsius:.0f} °C: the firmware slows the CPU down from {_HOT_C:.0f} °C",
-            "a heat sink or fan; or max_temp = 75.0 under [pace] in the service's settings",
+            "add a heat sink or fan, or set max_temp = 75.0 under [pace] in the service's settings",
         )
     return ok("heat", f"{celsius:.0f} °C")
 
@@ -33,19 +33,18 @@ def check_power(host: Host) -> Finding:
     """Tell under-voltage and throttling, now and since the board was started."""
     board = host.board
     if board.throttled is None:
-        return note("power", "the firmware does not tell (only a Raspberry Pi's does)")
+        return note("power", "not known: only the firmware of a Raspberry Pi reports it")
     now, before = board.throttled.now, board.throttled.since_boot
     supply = next((v for k, v in _SUPPLY.items() if (board.model or "").startswith(k)), "")
-    air = "a heat sink or fan, and air around the board"
-    volts = f"the power supply made for this board{f' ({supply})' if supply else ''}, a short cable"
+    air = "add a heat sink or fan, and leave air around the board"
+    made = f"the power supply made for this board{f' ({supply})' if supply else ''}"
+    volts = f"use {made}, with a short cable"
     if "under-voltage" in now:
         return problem("power", f"now: {', '.join(now)}", volts)
     if now:
-        return problem(
-            "power", f"now: {', '.join(now)}", "a heat sink or fan, air around the board"
-        )
+        return problem("power", f"now: {', '.join(now)}", air)
     if "under-voltage" in before:
-        return problem("power", f"since it was started: {', '.join(before)}", volts)
+        return problem("power", f"since boot: {', '.join(before)}", volts)
     if before:
-        return note("power", f"since it was started: {', '.join(before)}", air)
-    return ok("power", "no under-voltage or throttling since it was started")
+        return note("power", f"since boot: {', '.join(before)}", air)
+    return ok("power", "no under-voltage or throttling since boot")

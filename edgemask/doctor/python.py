@@ -33,7 +33,7 @@ def _again(host: Host) -> str:
     """The command that makes the service's environment anew."""
     kept = "opt/edgemask/share/install.sh"
     if host.path(kept).is_file():
-        return f"sudo /{kept}  (makes the environment anew)"
+        return f"sudo /{kept}  (rebuilds the environment)"
     return "sudo firmware/install.sh"
 
 
@@ -105,7 +105,7 @@ def check_python(host: Host) -> Finding:
     if made and there and not made & there:
         return problem(
             "python",
-            f"{_shown(host, venv)} was made by {', '.join(sorted(made))}, and the system now has "
+            f"{_shown(host, venv)} was made with {', '.join(sorted(made))}, but the system now has "
             f"{', '.join(sorted(there))}",
             _again(host),
         )
@@ -150,7 +150,7 @@ def check_numpy(host: Host) -> Finding:
         if installed(own, "tflite.runtime") and not installed(own, "ai.edge.litert"):
             return problem(
                 "numpy",
-                f"{used}, and tflite-runtime was compiled for NumPy 1",
+                f"{used}, but tflite-runtime was compiled for NumPy 1",
                 f"sudo {pip} install ai-edge-litert",
             )
     return ok("numpy", used + ("" if mine else " from apt" if theirs else ""))
@@ -168,7 +168,7 @@ def check_runtime(host: Host) -> Finding:
         own = _site_packages(venv) if venv else []
         version = installed(own, "ai.edge.litert")
         if version:
-            return note("runtime", f"ai-edge-litert {version} is installed; it was not run")
+            return note("runtime", f"ai-edge-litert {version} is installed, but was not run")
         return problem("runtime", "ai-edge-litert is not installed", _again(host))
     found = ask(host, "runtime")
     pip = f"{_shown(host, venv)}/bin/pip" if venv else "pip"
@@ -190,7 +190,7 @@ def check_runtime(host: Host) -> Finding:
 def check_model(host: Host) -> Finding:
     """Load the bundled model and segment one photograph."""
     if not host.live:
-        return note("model", "not run: the system is not running")
+        return note("model", "not tested: the system is not running")
     found = ask(host, "model")
     if "error" in found:
         return problem("model", found["error"], "edgemask demo --debug")
@@ -204,5 +204,5 @@ def check_model(host: Host) -> Finding:
         stages = "; ".join(f"{stage}: {why}" for stage, why in found["left_out"].items())
         return problem("model", f"{text}; not all of it runs in XNNPACK: {stages}", _again(host))
     if found["found"] < 1:
-        return problem("model", f"{text}; it found nobody on the photograph", _again(host))
+        return problem("model", f"{text}; it found nobody in the photograph", _again(host))
     return ok("model", f"{text}; all of it in XNNPACK")

@@ -39,12 +39,12 @@ def check_memory(host: Host) -> Finding:
     memory = _meminfo(host)
     total, free = memory.get("MemTotal"), memory.get("MemAvailable")
     if total is None or free is None:
-        return note("memory", "not known: /proc/meminfo is not there")
+        return note("memory", "not known: there is no /proc/meminfo")
     text = f"{free:.0f} of {total:.0f} MB available"
     if free < _NEEDED_MB and not _is_running(host):
         return problem(
             "memory",
-            f"{text}, and a camera with its model takes about {_NEEDED_MB}",
+            f"{text}, but a camera with its model needs about {_NEEDED_MB}",
             "sudo systemctl set-default multi-user.target && sudo reboot  (no desktop)",
         )
     return ok("memory", text)
@@ -66,12 +66,12 @@ def check_swap(host: Host) -> Finding:
                 "swap", f"none, on a board with {total:.0f} MB", "sudo apt install zram-tools"
             )
         if total is None:
-            return note("swap", "none, and how much memory there is, is not known")
-        return ok("swap", "none, and enough memory without")
+            return note("swap", "none, and the amount of memory is not known")
+        return ok("swap", "none, but there is enough memory without it")
     listed = ", ".join(f"{area[0]} {int(area[2]) * 1024 / _MB:.0f} MB" for area in areas)
     if all("zram" in area[0] for area in areas):
         return ok("swap", f"{listed}, in memory")
-    return ok("swap", f"{listed}; on an SD card zram-tools wears less")
+    return ok("swap", f"{listed}; zram-tools would wear an SD card less")
 
 
 def check_camera_memory(host: Host) -> Finding:
@@ -79,7 +79,7 @@ def check_camera_memory(host: Host) -> Finding:
     memory = _meminfo(host)
     total, free = memory.get("CmaTotal"), memory.get("CmaFree")
     if not total or free is None:
-        return note("cma", "no contiguous memory is set aside, as a Pi's camera needs it")
+        return note("cma", "no contiguous memory is set aside, which a Pi's camera needs")
     text = f"{free:.0f} of {total:.0f} MB free"
     if free < _CAMERA_MB and not _is_running(host):
         return problem(
@@ -135,11 +135,11 @@ def check_writable(host: Host) -> Finding:
         return note("root", "not known: the system is not running")
     device, _, kind, options = roots[-1][:4]
     if kind == "overlay":
-        return note("root", "an overlay: what is written is gone after a reboot")
+        return note("root", "an overlay: changes are lost at reboot")
     if "ro" in options.split(","):
         return problem(
             "root",
-            f"{device} is mounted read-only, as the kernel does with a card that fails",
+            f"{device} is mounted read-only, which the kernel does when a card fails",
             "sudo mount -o remount,rw / ; if it happens again, dmesg | grep -i mmc, and a new card",
         )
     return ok("root", f"{device} ({kind}) is writable")

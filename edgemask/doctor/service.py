@@ -70,7 +70,7 @@ def check_service(host: Host) -> list[Finding]:
         try:
             list(folder.iterdir())
         except PermissionError:
-            return [note("service", f"/{_SETTINGS} is not for this user", "sudo edgemask doctor")]
+            return [note("service", f"this user may not read /{_SETTINGS}", "sudo edgemask doctor")]
         except OSError:
             pass
         return [problem("service", f"installed, but there are no settings in /{_SETTINGS}",
@@ -101,7 +101,7 @@ def _check_instance(host: Host, name: str) -> Finding:
 def _judge(check: str, unit: str, enabled: bool, state: dict[str, str]) -> Finding:
     """Turn what systemd says into a finding."""
     restarts = int(state.get("NRestarts") or 0)
-    often = f"; restarted {restarts} times since it was started" if restarts else ""
+    often = f"; restarted {restarts} times so far" if restarts else ""
     look = f"journalctl -u {unit} -n 50 --no-pager  (says why)"
     active = state.get("ActiveState", "")
     if active == "failed":

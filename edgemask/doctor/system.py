@@ -37,7 +37,7 @@ def check_board(host: Host) -> Finding:
     """Tell the board, and whether its processor can run 64-bit programs."""
     model = host.board.model
     if model is None:
-        return note("board", "the system does not tell its board")
+        return note("board", "the system does not report its board")
     if _ONLY_32_BIT.match(model):
         return problem(
             "board", f"{model}: no 64-bit processor", "use a Raspberry Pi Zero 2 W, 3, 4 or 5"
@@ -61,8 +61,8 @@ def check_bits(host: Host) -> Finding:
     deceptive = ", which does not make them 64-bit" if kernel in ("aarch64", "arm64") else ""
     return problem(
         "64-bit",
-        f"32-bit programs{below}{deceptive}: LiteRT has no 32-bit wheel, and what there is runs "
-        "int8 many times slower",
+        f"32-bit programs{below}{deceptive}: LiteRT has no 32-bit wheel, and the alternatives "
+        "run int8 many times slower",
         _CARD,
     )
 
@@ -90,7 +90,9 @@ def check_clock(host: Host) -> Finding:
     # Nothing can have been installed in the future. A day is for clocks that were set by hand.
     installed = Path(edgemask.__file__).stat().st_mtime
     if now < installed - 86400:
-        return problem("clock", f"{shown} is before edgemask was installed: it is not set", cure)
+        return problem(
+            "clock", f"{shown} is before edgemask was installed: the clock is not set", cure
+        )
     daemon = host.path("run/systemd/timesync")
     if daemon.is_dir() and not (daemon / "synchronized").exists():
         return problem("clock", f"{shown}, not synchronised: times of results may be wrong", cure)

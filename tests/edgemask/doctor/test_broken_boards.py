@@ -99,7 +99,7 @@ def test_under_voltage_on_a_pi_4(tmp_path: Path) -> None:
     assert now["power"].text == "now: under-voltage, throttled"
     assert "5 V 3 A" in now["power"].cure
     before = problems(make_board(tmp_path / "before", PI_4, throttled=0x10000))
-    assert before["power"].text == "since it was started: under-voltage"
+    assert before["power"].text == "since boot: under-voltage"
 
 
 def test_heat(tmp_path: Path) -> None:
@@ -302,7 +302,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     lines = capsys.readouterr().out.splitlines()
     (at,) = [n for n, line in enumerate(lines) if line.startswith("problem")]
     assert lines[at].split()[:2] == ["problem", "power"]
-    assert lines[at + 1].strip().startswith("-> the power supply")
+    assert lines[at + 1].strip().startswith("-> use the power supply")
     assert lines[-1] == "1 problem"
 
     assert main(["doctor", "--json", "--root", str(root)]) == 1

@@ -20,14 +20,14 @@ usage() {
 Usage: sudo firmware/install.sh [OPTION…] [NAME]
 
 Installs edgemask under /opt/edgemask and starts the service edgemask@NAME, which reads
-/etc/edgemask/NAME.toml. Without a NAME it is the services that there are, or camera. A second run
-upgrades; settings that exist are never changed.
+/etc/edgemask/NAME.toml. Without NAME, these are the existing services, or else camera. A second
+run upgrades; existing settings are never changed.
 
   --from WHAT     what to install: a wheel, a source folder, or a name for pip such as edgemask==1.0
-                  (default: the source folder that this script lies in; for the copy in
-                  /opt/edgemask/share the wheel beside it, which is what was installed last)
+                  (default: the source folder of this script; for the copy in
+                  /opt/edgemask/share, the wheel beside it, which was installed last)
   --extras LIST   optional parts, separated by commas, as in pip install 'edgemask[LIST]'
-                  (default: those of the last time, or mqtt, which is small; '' for none)
+                  (default: those installed last, or else mqtt, which is small; '' for none)
   --no-camera     leave out picamera2: for USB cameras, network cameras and files
   --no-start      install, but neither enable nor start the service
   --dry-run       print what would be done, and do nothing
@@ -82,17 +82,17 @@ parse() {
         shift
     done
     [[ $name =~ ^[A-Za-z0-9_][A-Za-z0-9_-]*$ ]] ||
-        fail "the name '$name' has other characters than letters, digits, _ and -: choose another"
+        fail "the name '$name' must be letters, digits, _ and -, the first not -: choose another"
     if [[ -n $root ]]; then
         [[ -d $root ]] || fail "there is no folder $root: mount the system first"
         root=$(cd "$root" && pwd)
         dry_run=true
     fi
     if $named && [[ $action == uninstall ]]; then
-        fail "--uninstall removes all of it, every camera's; to end one:" \
+        fail "--uninstall removes everything, the services of all cameras; to stop one:" \
             "sudo systemctl disable --now edgemask@$name"
     fi
-    if $purge && [[ $action == install ]]; then fail "--purge belongs to --uninstall"; fi
+    if $purge && [[ $action == install ]]; then fail "--purge needs --uninstall"; fi
 }
 
 # ---------------------------------------------------------------------------------- what is there
@@ -149,41 +149,42 @@ check_system() {
     case $codename in
         bookworm | trixie) constraints=$here/constraints-$codename.txt ;;
         bullseye | buster)
-            fail "$(release PRETTY_NAME) has a Python older than 3.11: write Raspberry Pi OS" \
-                "(64-bit) of Bookworm or later to the card" ;;
+            fail "$(release PRETTY_NAME) has a Python older than 3.11: write 64-bit Raspberry" \
+                "Pi OS (Bookworm or later) to the card" ;;
         *)
-            say "note:    this release is not known; nothing keeps NumPy at what its packages need"
+            say "note:    unknown release; NumPy is not held at the version its packages need"
             constraints='' ;;
     esac
     if ! $dry_run; then
         version=$(/usr/bin/python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
         /usr/bin/python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' ||
-            fail "/usr/bin/python3 is Python $version, and edgemask needs 3.11: upgrade the system"
+            fail "/usr/bin/python3 is Python $version, but edgemask needs 3.11 or later: upgrade the" \
+                "system"
     fi
     room=$(free_mb)
     files=$(free_inodes)
     say "room:    $room MB under /opt"
     if ((room < DISK_MB)) && [[ ! -d $root$VENV ]]; then
-        fail "only $room MB are free under /opt, and $DISK_MB MB are needed: sudo apt clean," \
+        fail "only $room MB are free under /opt, but $DISK_MB MB are needed: sudo apt clean," \
             "or sudo raspi-config --expand-rootfs and a reboot if the card is larger than the system"
     fi
     if [[ -n $files ]] && ((files < INODES)); then
-        fail "the file system has only $files inodes left, and $INODES are needed: remove files"
+        fail "the file system has only $files inodes left, but $INODES are needed: remove files"
     fi
 }
 
 refuse_32_bit() { # codename, board
     say ''
-    say 'This system is a 32-bit one (its programs are, whatever uname says of the kernel).'
+    say 'This system is 32-bit (its programs are, whatever uname says about the kernel).'
     say 'The runtime that makes int8 networks fast, LiteRT with XNNPACK, has no 32-bit wheel.'
     case $1 in
         bookworm)
-            say 'What a 32-bit Bookworm could give: tflite-runtime 2.14, which runs int8 without'
+            say 'On a 32-bit Bookworm there is only tflite-runtime 2.14, which runs int8 without'
             say 'XNNPACK, many times slower, and needs NumPy 1 and Pillow from apt. By hand:'
             say "  sudo apt install python3-venv python3-numpy python3-pil"
             say "  python3 -m venv --system-site-packages venv"
             say "  venv/bin/pip install '/path/to/edgemask[tflite-runtime]'" ;;
-        *) say 'What it could give here: nothing; no TFLite runtime has wheels for its Python.' ;;
+        *) say 'There is no alternative here: no TFLite runtime has wheels for its Python.' ;;
     esac
     case $2 in
         *'Pi Zero W'* | *'Pi Zero Rev'* | *'Pi Model '[AB]* | *'Pi Compute Module Rev'* | \
@@ -204,7 +205,7 @@ install_packages() {
     if $camera && { $dry_run || known_package python3-picamera2; }; then
         wanted+=(python3-picamera2)
     elif $camera; then
-        say 'apt knows no python3-picamera2 here, so cameras on the ribbon cable cannot be used;'
+        say 'apt has no python3-picamera2 here, so cameras on the ribbon cable cannot be used;'
         say 'USB cameras, network cameras and files can.'
         camera=false
     fi
@@ -251,7 +252,7 @@ choose_package() {
         done
     fi
     if [[ -z $what ]]; then
-        fail "neither a source folder nor a wheel lies beside this script: name one with --from"
+        fail "there is neither a source folder nor a wheel beside this script: name one with --from"
     elif [[ $what == *.whl && ! -f $what ]]; then
         fail "there is no wheel $what: check --from"
     fi
@@ -312,7 +313,7 @@ install_files() {
     run install -d -m 0750 -o root -g "$ACCOUNT" "$CONFIG"
     for name in "${names[@]}"; do
         if [[ -e $root$CONFIG/$name.toml ]]; then
-            say "$CONFIG/$name.toml is left as it is"
+            say "$CONFIG/$name.toml is left unchanged"
         else
             run install -m 0640 -o root -g "$ACCOUNT" "$(example_settings)" "$CONFIG/$name.toml"
         fi
@@ -335,7 +336,7 @@ prove() {
 start_service() { # name
     local name=$1
     if ! $start; then
-        say "not started; when you want it: sudo systemctl enable --now edgemask@$name"
+        say "not started; to start it: sudo systemctl enable --now edgemask@$name"
         return
     fi
     if has_systemd; then
@@ -376,7 +377,7 @@ install_all() {
     install_package
     step 'settings and service'
     install_files
-    step 'proof that it works'
+    step 'test run'
     prove
     for name in "${names[@]}"; do
         step "service edgemask@$name"
@@ -385,10 +386,10 @@ install_all() {
     say ''
     for name in "${names[@]}"; do
         say "settings:  $CONFIG/$name.toml   (then: sudo systemctl restart edgemask@$name)"
-        say "what it says:  journalctl -u edgemask@$name -f"
+        say "log:       journalctl -u edgemask@$name -f"
     done
-    say 'what is wrong: sudo edgemask doctor'
-    say "remove it:     sudo $SHARE/install.sh --uninstall"
+    say 'problems:  sudo edgemask doctor'
+    say "remove it: sudo $SHARE/install.sh --uninstall"
 }
 
 # -------------------------------------------------------------------------------------- uninstall

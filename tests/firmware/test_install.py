@@ -81,7 +81,7 @@ def test_dry_run(tmp_path: Path, model: str, codename: str) -> None:
     # The order matters: what is proved must have been installed, and is proved before it starts.
     steps = re.findall(r"^== (.*)$", text, re.MULTILINE)
     assert [step.split()[0] for step in steps] == [
-        "packages", "account", "edgemask", "settings", "proof", "service",
+        "packages", "account", "edgemask", "settings", "test", "service",
     ]  # fmt: skip
     assert text.index("import picamera2") < text.index("edgemask demo")
     assert "systemctl enable --quiet edgemask@camera" in text
@@ -113,7 +113,7 @@ def test_the_copy_that_is_kept_installs_the_wheel_beside_it(tmp_path: Path) -> N
 
     done = again()
     assert done.returncode == 1
-    assert "neither a source folder nor a wheel lies beside this script" in done.stderr
+    assert "neither a source folder nor a wheel beside this script" in done.stderr
     assert "==" not in done.stdout  # no step was begun
     (share / "edgemask-1.0-py3-none-any.whl").touch()
     done = again()
@@ -123,7 +123,7 @@ def test_the_copy_that_is_kept_installs_the_wheel_beside_it(tmp_path: Path) -> N
 
 def test_existing_settings_are_kept(tmp_path: Path) -> None:
     root = make_board(tmp_path)
-    assert "/etc/edgemask/camera.toml is left as it is" in install("--root", root)[1]
+    assert "/etc/edgemask/camera.toml is left unchanged" in install("--root", root)[1]
     text = install("--root", root, "door")[1]
     assert "assets/edgemask.toml /etc/edgemask/door.toml" in text
     assert "systemctl enable --quiet edgemask@door" in text
@@ -211,7 +211,7 @@ def test_an_unknown_release_gets_no_constraints(tmp_path: Path) -> None:
     [
         (["--color"], "unknown option --color"),
         (["--from"], "--from needs a value"),
-        (["--purge", "--dry-run"], "--purge belongs to --uninstall"),
+        (["--purge", "--dry-run"], "--purge needs --uninstall"),
         (["--dry-run", "a/b"], "choose another"),
         (["--root", "/none"], "no folder /none"),
         (["--dry-run", "door", "garden"], "one NAME at a time, not door and garden"),

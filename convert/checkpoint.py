@@ -178,8 +178,8 @@ def check_same_run(
         changes.insert(0, "--start-from or --init names other weights than it began with")
     if changes:
         raise CheckpointError(
-            f"{path} cannot go on, because its run changed: {'; '.join(changes)}. Change it back, "
-            f"or begin a new run with another --out (--start-from {path} takes the weights)"
+            f"{path} cannot be resumed, because its run changed: {'; '.join(changes)}. Change it "
+            f"back, or begin a new run with another --out (--start-from {path} takes the weights)"
         )
 
 

@@ -298,7 +298,7 @@ def load_config(path: str | Path | None, overrides: list[str] | None = None) -> 
         except OSError as error:
             raise ConfigError(f"cannot read config {path}: {error.strerror}") from error
         except UnicodeDecodeError as error:
-            raise ConfigError(f"{path} is not a TOML file: it is no UTF-8 text") from error
+            raise ConfigError(f"{path} is not a TOML file: it is not UTF-8 text") from error
         except tomllib.TOMLDecodeError as error:
             raise ConfigError(f"{path} is not valid TOML: {error}") from error
     return with_overrides(values, overrides or [])

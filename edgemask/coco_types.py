@@ -52,7 +52,7 @@ def check_entries(data: Mapping[str, Any], name: str) -> None:
         for number, entry in enumerate(data[kind]):
             missing = [field for field in fields if field not in entry]
             if missing:
-                raise SourceError(f"{name}: {kind}[{number}] has no {missing[0]!r}: mend the file")
+                raise SourceError(f"{name}: {kind}[{number}] has no {missing[0]!r}: fix the file")
     for number, category in enumerate(data["categories"]):
         if not isinstance(category["id"], int):
             raise SourceError(
@@ -81,7 +81,7 @@ def check_images(images: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> 
         for field in fields:
             if field not in image:
                 raise SourceError(
-                    f"image {image['id']} of the annotations has no {field!r}: mend the file"
+                    f"image {image['id']} of the annotations has no {field!r}: fix the file"
                 )
             value = image[field]
             named = field == "file_name"
@@ -133,7 +133,7 @@ def check_rle(entry: Mapping[str, Any], size: tuple[int, int]) -> None:
         right = False
     if not right:
         raise SourceError(
-            f"{where} counts that are not the image's {size[0] * size[1]} pixels: mend it"
+            f"{where} counts that are not the image's {size[0] * size[1]} pixels: fix it"
         )
 
 

@@ -92,8 +92,8 @@ def load_annotations(annotations: str | os.PathLike[str] | Mapping[str, Any]) ->
         for entry in data["annotations"]:
             if entry["image_id"] not in image_ids or entry["category_id"] not in categories:
                 raise SourceError(
-                    f"{name}: annotation {entry.get('id')} is of image {entry['image_id']} and "
-                    f"category {entry['category_id']}, one of which is not listed: mend the file"
+                    f"{name}: annotation {entry.get('id')} is for image {entry['image_id']} and "
+                    f"category {entry['category_id']}, one of which is not listed: fix the file"
                 )
             if entry.get("iscrowd") is None:
                 entry["iscrowd"] = 0
@@ -313,7 +313,7 @@ def _load_predictions(
             ) from error
         if image_id not in image_ids:
             raise InputError(
-                f"{name}: entry {number} is of image {image_id}, which is not annotated: give the "
+                f"{name}: entry {number} is for image {image_id}, which is not annotated: give the "
                 "annotations that belong to these predictions"
             )
     return [dict(entry) for entry in entries]

@@ -108,7 +108,7 @@ def _load_runtime(choice: str) -> RuntimeInfo:
     problem = RuntimeUnavailable(
         f"no TFLite runtime works in Python {platform.python_version()} ({platform.machine()}, "
         f"{pointer_bits()}-bit) with numpy {np.__version__}. Tried {'; '.join(failures)}. "
-        f"To mend it: {_cure(choice)}"
+        f"To fix it: {_cure(choice)}"
     )
     if details:  # NumPy's page of advice, for whoever asks for the traceback
         problem.add_note("".join(details))

@@ -167,10 +167,10 @@ def _read_pack(name_or_path: str | os.PathLike[str]) -> tuple[str, bytes]:
         text = None
     if not isinstance(text, str):
         raise ModelError(
-            f"the model is {name_or_path!r}: use one of {_names()}, or the path of a pack"
+            f"the model is {name_or_path!r}: use one of {_names()}, or the path to a pack"
         )
     if not text:
-        raise ModelError(f"the model name is empty: use one of {_names()}, or the path of a pack")
+        raise ModelError(f"the model name is empty: use one of {_names()}, or the path to a pack")
     path = Path(text)
     bundled = importlib.resources.files("edgemask") / "models" / f"{text}.zip"
     try:
@@ -190,7 +190,7 @@ def _read_pack(name_or_path: str | os.PathLike[str]) -> tuple[str, bytes]:
             raise
         reason = getattr(error, "strerror", None) or str(error)
         raise ModelError(
-            f"model pack {text!r} cannot be read ({reason}): use one of {_names()}, or the path of "
+            f"model pack {text!r} cannot be read ({reason}): use one of {_names()}, or the path to "
             "a pack .zip"
         ) from error
 

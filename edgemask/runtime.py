@@ -32,7 +32,7 @@ def _warn_slow(stage: str, runtime: RuntimeInfo) -> None:
     """Say why an int8 stage without XNNPACK is slow: once per runtime, or once per stage."""
     if runtime.int8_delegate:
         _warn_once(
-            f"XNNPACK takes no part of the int8 stage {stage}, which runs many times slower: "
+            f"XNNPACK runs no part of the int8 stage {stage}, which runs many times slower: "
             "use a pack that edgemask-convert verify has passed"
         )
     else:

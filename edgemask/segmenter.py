@@ -29,7 +29,7 @@ class Segmenter:
     Parameters
     ----------
     model : str, path or ModelPack
-        A bundled name (``"people"``) or the path of a pack.
+        A bundled name (``"people"``) or the path to a pack.
     threads : int, optional
         Threads of the runtime; None uses every CPU this process may use.
     score_threshold : float

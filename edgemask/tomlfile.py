@@ -44,7 +44,7 @@ def read_toml(path: str | os.PathLike[str]) -> dict[str, Any]:
         return tomllib.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SourceError(
-            f"{path} cannot be read ({error.strerror}): give the path of a TOML file"
+            f"{path} cannot be read ({error.strerror}): give the path to a TOML file"
         ) from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path} is not UTF-8 text: give a TOML file") from error

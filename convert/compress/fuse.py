@@ -129,7 +129,7 @@ def fit_front(
     ends, own = _ends(wide), _ends(target)
     teacher = keras.Model(wide.first_stage.input, ends)
     if [a.shape[-1] for a in ends] != [b.shape[-1] for b in own]:
-        raise FuseError("the networks' early blocks end with other numbers of channels")
+        raise FuseError("the networks' early blocks end with different numbers of channels")
     student = keras.Model(target.first_stage.input, own)
     weights = [weight for layer in student.layers for weight in layer.weights]
     # The first block only guides: the pyramid and the rest of the trunk read the others.
@@ -167,7 +167,9 @@ def fit_trunk(
     """
     names = list(wide.layout.features)
     if names != list(target.layout.features) or wide.layout.channels != target.layout.channels:
-        raise FuseError("the networks' pyramids differ: only the trunk may be another")
+        raise FuseError(
+            "the networks' pyramids differ: give networks that differ in their trunks only"
+        )
     teacher, student = (_with_joined_rpn(model, names) for model in (wide, target))
     trunk = trunk_layers(target.first_stage)
     weights = [weight for layer in trunk for weight in layer.weights]

@@ -172,14 +172,14 @@ def _suspicions(data: CocoDataset, raw: dict[str, Any], records: list[Record]) -
     for class_id in data.classes:
         name = data.category_names[class_id]
         spelt[name.strip().casefold()].append(name)
-    found["classes have the same name but for case or spaces"] += [
+    found["classes have the same name apart from case or spaces"] += [
         " and ".join(map(repr, names)) for names in spelt.values() if len(names) > 1
     ]
     found["classes have no object"] += [
         row["name"] for row in _classes(data, records) if not row["objects"]
     ]
     painted = "classes have more crowd regions, which are not learnt, than objects; if they are "
-    painted += "CVAT's painted masks, edgemask-convert split --crowds-as-objects mends it"
+    painted += "CVAT's painted masks, edgemask-convert split --crowds-as-objects fixes it"
     found[painted] += _crowded(data, raw)
     found["classes have only masks that fill their boxes: are they rectangles, not outlines?"] += (
         _rectangular(data, records)
@@ -283,5 +283,5 @@ def _advice(check: Check, short_side: int, extents: np.ndarray) -> list[str]:
                 "model.rpn.anchor_ratios = [0.4, 1.0, 2.5]"
             )
     if not check.empty:
-        advice.append("no image is without objects; some teach what is not one of them")
+        advice.append("no image is without objects; add some to teach what is not an object")
     return advice

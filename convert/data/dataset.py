@@ -252,7 +252,7 @@ class CocoDataset:
             if self._check_image(info, unreadable):
                 made.append(self._record(info, dropped, hollow))
         for what, found in (
-            ("files are no images, or too large, and were left out, first:", unreadable),
+            ("files are not images, or too large, and were left out, first:", unreadable),
             (
                 "objects have a box of less than a pixel inside the image and were dropped, "
                 "first: annotation",

@@ -254,7 +254,7 @@ def _groups(
     for number, shape in enumerate(data["shapes"]):
         where = f"shape {number} of {path}"
         if not isinstance(shape, dict) or not isinstance(shape.get("label"), str):
-            raise DatasetError(f"{where} has no label: open it in labelme and mend it")
+            raise DatasetError(f"{where} has no label: open it in labelme and fix it")
         kind = shape.get("shape_type") or "polygon"  # labelme before version 3.7 had only these
         if kind not in AREAS:
             notes.add("shapes are points or lines, without area", f"{where}, a {kind}")

@@ -76,7 +76,7 @@ def equalize(model: keras.Model, samples: Iterable[np.ndarray]) -> dict[str, flo
         new = [np.abs(np.asarray(value)).max(axis=(0, 1, 2)) for value in found]
         peaks = new if peaks is None else list(map(np.maximum, peaks, new))
     if peaks is None:
-        raise ValueError("no samples to equalize by: give some images")
+        raise ValueError("no samples to equalize with: give some images")
     factors = {}
     position = 0
     for link in links:

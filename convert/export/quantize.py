@@ -95,7 +95,7 @@ def convert_stage(
         converter.inference_input_type = tf.int8
         converter.inference_output_type = tf.int8
     elif precision != "float32":
-        raise QuantizationError(f"precision {precision!r} is none of int8, float16, float32")
+        raise QuantizationError(f"precision {precision!r} is not one of int8, float16, float32")
     with held_back():  # the converter prints numbers of its own enumerations
         content: bytes = converter.convert()
     return content

@@ -114,8 +114,8 @@ def _check_parent(pack: ModelPack, model: MaskRCNN) -> None:
         wanted = sorted(tensor["shape"][-1] for tensor in spec["outputs"].values())
         if own != wanted:
             raise ValueError(
-                f"the float checkpoint is of another network than the pack {pack.name}: channels "
-                f"of its {name} are {own}, in the pack {wanted}"
+                f"the float checkpoint is of a different network than the pack {pack.name}: "
+                f"channels of its {name} are {own}, in the pack {wanted}"
             )
 
 

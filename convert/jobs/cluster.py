@@ -249,7 +249,7 @@ class _Driver:
                     f"out, or give the workers more memory ({_first_line(error)})"
                 ) from error
             warnings.warn(
-                f"{hand.name} died on {item.key}, which another one gets", ClusterWarning,
+                f"{hand.name} died on {item.key}, which another worker gets", ClusterWarning,
                 stacklevel=2,
             )  # fmt: skip
             self.again.append(item)

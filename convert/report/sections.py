@@ -68,7 +68,7 @@ def threshold(curve: stats.ScoreCurve) -> Section:
         for score in scores
     ]  # fmt: skip
     text = (
-        f"F1 is best from a score of {best:.2f} on: edgemask predict --score {best:.2f}. Take a "
+        f"F1 is best at a threshold of {best:.2f}: edgemask predict --score {best:.2f}. Take a "
         "higher one where a false alarm costs more than a miss."
     )
     table = Table(["score from", "precision", "recall", "F1"], rows)
@@ -100,9 +100,9 @@ def calibration(matches: Matches) -> Section:
     text = (
         f"Expected calibration error {result.error:.3f}: the mean gap between score and share of "
         f"right detections (mask IoU of at least .5), over {int(result.count.sum())} detections "
-        f"with a score from {CALIBRATED_FROM}. On the whole scores are {abs(bias):.3f} {tendency}."
+        f"with a score from {CALIBRATED_FROM}. Overall, scores are {abs(bias):.3f} {tendency}."
     )
-    caption = "Share of right detections by score; above the bars how many there are."
+    caption = "Share of right detections by score; their number is above the bars."
     return Section(title, [Beside(Chart(svg, caption), [Text(text)])])
 
 
@@ -111,7 +111,7 @@ def alarms(truth: Mapping[str, Any], matches: Matches, best: float) -> Section:
     images = stats.empty_images(truth, matches.class_ids)
     title = "False alarms"
     if not images:
-        text = "No image is labelled to be without objects, so false alarms cannot be counted."
+        text = "No image is labelled as being without objects, so false alarms cannot be counted."
         return Section(title, [Text(text)])
     grid = np.linspace(0.05, 0.95, 91)
     total, affected = stats.false_alarms(matches, images, grid)
@@ -155,7 +155,7 @@ def errors(matches: Matches, score: float) -> Section:
     return Section(
         "What goes wrong",
         [
-            Text(f"From the score of the best F1 on ({score:.2f})."),
+            Text(f"At the score threshold of the best F1 ({score:.2f})."),
             Table(["detections", "number", "share"], rows),
             Table(["objects by size", "labelled", "missed", "share"], objects),
         ],
@@ -170,8 +170,8 @@ def sheet(
     names = {c["id"]: c["name"] for c in truth["categories"]}
     infos = {info["id"]: info for info in truth["images"]}
     blocks: list[Block] = [
-        Text(f"Left what is found from score {score:.2f} on, right what is labelled. Green: found "
-             "and right; red: wrong; orange: missed; blue: does not count (crowds, masks that "
+        Text(f"Left: found with a score of {score:.2f} or more. Right: labelled. Green: found "
+             "and right; red: wrong; orange: missed; blue: not counted (crowds, masks that "
              "nobody drew). The number is the panoptic quality: F1 times the mean IoU.")
     ]  # fmt: skip
     for title, ids in choose(quality, count).items():

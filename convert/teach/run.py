@@ -69,7 +69,7 @@ def read_dataset(
             continue
         entry = {"id": image_id, "file_name": Path(path).name, "height": height, "width": width}
         described.append(entry | {"labeled_cats": []})
-    _warn(broken, "files are no images and were left out")
+    _warn(broken, "files are not images and were left out")
     if not described:
         raise SourceError(f"{images} has no image that can be read: give a folder of photographs")
     listed = [{"id": key, "name": name} for key, name in categories.items()]
@@ -84,7 +84,7 @@ def _check_fit(data: dict[str, Any], name: str | Path) -> None:
         json.dumps(data, allow_nan=False)
     except ValueError as error:
         raise DatasetError(
-            f"{name} has a NaN or an infinite number, which JSON does not know: mend it"
+            f"{name} has a NaN or an infinite number, which JSON does not allow: fix it"
         ) from error
 
 

@@ -52,7 +52,7 @@ def make_strategy(name: str = "auto") -> tf.distribute.Strategy:
         _check_tf_config(os.environ.get("TF_CONFIG"))
         return tf.distribute.MultiWorkerMirroredStrategy()
     if name != "mirrored":
-        raise DistributionError(f"strategy {name!r} is none of {', '.join(STRATEGIES)}")
+        raise DistributionError(f"strategy {name!r} is not one of {', '.join(STRATEGIES)}")
     devices = tf.config.list_logical_devices("GPU" if gpus else "CPU")
     if len(devices) < 2:
         raise DistributionError(

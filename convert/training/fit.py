@@ -51,7 +51,7 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        print("stopping after this step; once more stops at once", file=sys.stderr)
+        print("stopping after this step; interrupt again to stop at once", file=sys.stderr)
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():
@@ -167,5 +167,5 @@ def _train(trainer: Trainer, batch: dict[str, np.ndarray], stop: bool) -> dict[s
         first = str(error).strip().split("\n")[0]
         raise TrainingError(
             f"step {trainer.step} could not be finished with the other workers ({first}): start "
-            "all again with the same command, they go on from the last checkpoint"
+            "all again with the same command, they resume from the last checkpoint"
         ) from error

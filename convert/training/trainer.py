@@ -233,8 +233,8 @@ class Trainer:
         fixed = [layer for layer in fresh if layer not in trained]
         if fixed:
             raise CheckpointError(
-                f"{path} has none like the layers {', '.join(fixed)}, and train.only leaves them "
-                "as they are: add their stages to train.only"
+                f"{path} has no matching weights for the layers {', '.join(fixed)}, and "
+                "train.only leaves them as they are: add their stages to train.only"
             )
         for name, variable in self.ema.items():
             variable.assign(self.named[name].value)

@@ -64,7 +64,7 @@ def run(configuration: Configuration, say: Callable[[float], None]) -> dict[str,
             last = (stderr.read().strip().splitlines() or ["no message"])[-1]
             raise EdgeMaskError(
                 f"the measuring process ended with status {worker.returncode} ({last}): try fewer "
-                "threads or a smaller short side, and look at dmesg for a lack of memory"
+                "threads or a smaller short side, and check dmesg for a lack of memory"
             )
     return result
 

@@ -24,7 +24,7 @@ def names_of(given: str, bundled: Iterable[str]) -> tuple[dict[str, str], str]:
     Parameters
     ----------
     given : str
-        What the user asked for: a bundled name, or the path of a pack.
+        What the user asked for: a bundled name, or the path to a pack.
     bundled : iterable of str
 
     Returns
@@ -75,7 +75,7 @@ class Models:
     ) -> None:
         self._makers = dict(makers or {})
         if self._makers and name not in self._makers:
-            raise ValueError(f"the model {name!r} is none of {sorted(self._makers)}")
+            raise ValueError(f"the model {name!r} is not one of {sorted(self._makers)}")
         self.segmenters = several(segmenter)
         self.name = name
         self.loading: str | None = None
@@ -113,7 +113,7 @@ class Models:
                 segmenters[0](rgb)
         except Exception as error:  # whatever is wrong with it, the old one goes on
             reason = " ".join(str(error).split()) or type(error).__name__
-            self.error = f"the model {name} was not taken, {self.name} goes on: {reason}"
+            self.error = f"the model {name} was not taken, {self.name} stays in use: {reason}"
             return None
         finally:
             self.loading = None

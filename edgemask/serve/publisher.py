@@ -126,7 +126,7 @@ class Publisher:
                 self._publish(last)
             except Exception as error:  # one bad frame must not end the page
                 warnings.warn(
-                    f"a frame is not shown ({type(error).__name__}: {error})", stacklevel=1
+                    f"a frame was not shown ({type(error).__name__}: {error})", stacklevel=1
                 )
 
     def _publish(self, last: Result) -> None:

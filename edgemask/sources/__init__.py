@@ -147,15 +147,15 @@ def _check_url(text: str, url: str) -> None:
         valid = False
     if not valid or "@" in text[len(url) :]:
         raise InputError(
-            f"{redact(text)} is no address: give scheme://host/path; in a user's name or password "
-            "write / as %2F, ? as %3F, # as %23 and @ as %40"
+            f"{redact(text)} is not an address: give scheme://host/path; in a user's name or "
+            "password write / as %2F, ? as %3F, # as %23 and @ as %40"
         )
 
 
 def _form(text: str) -> str:
     """Return what kind of source a text names."""
     if "\0" in text:
-        raise InputError(f"{text!r} is no source: leave out the NUL character")
+        raise InputError(f"{text!r} is not a source: leave out the NUL character")
     if text == "-":
         return "stdin"
     if text.startswith(("/dev/video", "/dev/v4l/")):
@@ -168,7 +168,7 @@ def _form(text: str) -> str:
         near = difflib.get_close_matches(found[1].lower(), _SCHEMES, 1, 0.6)
         if near or found[2].startswith("//"):
             hint = f"did you mean {near[0]}:? " if near else ""
-            raise InputError(f"{shown(text)} is no source: {hint}give {_FORMS}")
+            raise InputError(f"{shown(text)} is not a source: {hint}give {_FORMS}")
     return "path"
 
 
@@ -181,7 +181,7 @@ def _camera(target: str, query: str, given: dict[str, Any]) -> Source:
 
     options = options_of(f"camera:{target}", query, given, OPTIONS)
     if target and not (target.isascii() and target.isdigit() and len(target) < 10):
-        raise InputError(f"camera:{target} is no camera: give its number, camera:0")
+        raise InputError(f"camera:{target} is not a camera: give its number, camera:0")
     return PiCamera(int(target or 0), **options)
 
 
@@ -190,7 +190,7 @@ def _v4l2(target: str, query: str, given: dict[str, Any]) -> Source:
 
     options = options_of(f"v4l2:{target}", query, given, OPTIONS)
     if not target.startswith("/dev/"):
-        raise InputError(f"v4l2:{target} is no camera: give its device, /dev/video0")
+        raise InputError(f"v4l2:{target} is not a camera: give its device, /dev/video0")
     return V4l2Camera(target, **options)
 
 

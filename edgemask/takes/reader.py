@@ -63,7 +63,7 @@ def read_take(
     Raises
     ------
     InputError
-        There is no such file, or a line is no record of a frame, or not in the order of frames.
+        There is no such file, or a line is not a record of a frame, or not in the order of frames.
     """
     done, last = 0, -1
     try:
@@ -79,7 +79,7 @@ def read_take(
                         )
                         return
                     raise InputError(
-                        f"{path}, line {number} is no record of a frame ({error}): give a file "
+                        f"{path}, line {number} is not a record of a frame ({error}): give a file "
                         "that edgemask track has written"
                     ) from error
                 if record.index <= last:

@@ -94,7 +94,7 @@ def timed(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
             known = _with(frame, row, path)
             if known.index <= last:  # a take of it could not be read
                 raise InputError(
-                    f"{path} lists the frame {known.index} after {last}: move it away to go without"
+                    f"{path} lists the frame {known.index} after {last}: move it away to ignore it"
                 )
             yield known
             listed, last = listed + 1, known.index
@@ -103,12 +103,12 @@ def timed(frames: Iterable[Frame], path: Path) -> Iterator[Frame]:
         if not listed or left_out[-1] - left_out[0] > CUT_OFF_NS:
             raise InputError(
                 f"{path} lists fewer frames than the film has: it belongs to another film; move it "
-                "away to go without"
+                "away to ignore it"
             )
     if left_out:
         warnings.warn(
             f"{path} ends before the film, as after a power cut: the last {len(left_out)} frames "
-            "are left out; move it away to go without",
+            "are left out; move it away to ignore it",
             stacklevel=2,
         )
 
@@ -118,7 +118,7 @@ def _rows(path: Path) -> Iterator[dict[str, str]]:
         with open(path, encoding="ascii", newline="") as stream:
             yield from csv.DictReader(_whole(stream))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{path} cannot be read ({error}): move it away to go without") from error
+        raise InputError(f"{path} cannot be read ({error}): move it away to ignore it") from error
 
 
 def _whole(lines: Iterable[str]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _with(frame: Frame, row: dict[str, str], path: Path) -> Frame:
             raise ValueError
     except (KeyError, TypeError, ValueError):
         raise InputError(
-            f"{path} lacks {', '.join(COLUMNS)} of frame {frame.index}: move it away to go without"
+            f"{path} lacks {', '.join(COLUMNS)} of frame {frame.index}: move it away to ignore it"
         ) from None
     stem = frame.name.removesuffix(f"-{frame.index:06d}")
     return replace(

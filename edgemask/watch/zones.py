@@ -46,7 +46,7 @@ class Zone:
         if not self._pixels.any():
             raise InputError(
                 f"the zone {settings.name!r} covers no pixel of the {width}x{height} image: give "
-                "its points as x, y in pixels of that image, or as shares from 0 to 1"
+                "its points as x, y in pixels of that image, or as fractions from 0 to 1"
             )
 
     def inside(self, instances: Instances) -> NDArray[np.bool_]:

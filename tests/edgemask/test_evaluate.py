@@ -263,7 +263,7 @@ def test_annotations_that_are_none(damage):
 def test_fields_that_are_missing(kind, field):
     data = copy.deepcopy(ONE)
     del data[kind][0][field]
-    with pytest.raises(SourceError, match=rf"the annotations: {kind}\[0\] has no '{field}': mend"):
+    with pytest.raises(SourceError, match=rf"the annotations: {kind}\[0\] has no '{field}': fix"):
         load_annotations(data)
 
 
@@ -272,9 +272,7 @@ def test_images_need_only_what_is_used(tmp_path, field):
     data = copy.deepcopy(ONE)
     del data["images"][0][field]
     assert evaluate([], data, ["bbox"])["bbox"]["AP"] == 0
-    missing = pytest.raises(
-        SourceError, match=rf"image 1 of the annotations has no '{field}': mend"
-    )
+    missing = pytest.raises(SourceError, match=rf"image 1 of the annotations has no '{field}': fix")
     with missing if field != "file_name" else contextlib.nullcontext():
         evaluate([], data, ["segm"])
     with missing:

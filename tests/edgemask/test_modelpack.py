@@ -93,7 +93,7 @@ def test_missing_file(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "a\0b"])
 def test_impossible_name(name):
-    refused(name, "path of a pack")
+    refused(name, "path to a pack")
 
 
 def test_folder(tmp_path):

@@ -227,7 +227,7 @@ def test_an_error_that_is_not_finite(tiny_model: Any) -> None:
 
 def test_early_blocks_of_another_width_are_refused(tiny_model: Any) -> None:
     other = fused(changed(FUSED, backbone__alpha=0.75))
-    with pytest.raises(FuseError, match="early blocks end with other numbers of channels"):
+    with pytest.raises(FuseError, match="early blocks end with different numbers of channels"):
         fit_front(tiny_model, other, random_crops(photographs(), 64, 2), 1)
 
 

@@ -126,7 +126,7 @@ def test_suspicious_classes(coco: Coco) -> None:
     add(coco, 1, [2, 2, 10, 10])
     lines = look(coco).suspicions
     assert any(
-        "the same name but for case or spaces; first: 'disc' and 'Disc '" in n for n in lines
+        "the same name apart from case or spaces; first: 'disc' and 'Disc '" in n for n in lines
     )
     assert any(line.startswith("2 classes have no object; first: triangle") for line in lines)
 

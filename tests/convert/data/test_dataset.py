@@ -144,7 +144,7 @@ def test_files_that_are_no_images_are_skipped(coco: Coco) -> None:
     coco.image(1)
     coco.image(2).write_bytes(b"not a picture")
     dataset = coco.load()
-    with pytest.warns(DatasetWarning, match=r"1 files are no images.*2\.png \(id 2\)"):
+    with pytest.warns(DatasetWarning, match=r"1 files are not images.*2\.png \(id 2\)"):
         records = dataset.records()
     assert [record.image_id for record in records] == [1]
 

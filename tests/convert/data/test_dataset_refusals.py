@@ -135,7 +135,7 @@ def test_refuses_a_folder_of_rubbish(coco: Coco) -> None:
     coco.image(1).write_bytes(b"rubbish")
     dataset = coco.load()
     with (
-        pytest.warns(DatasetWarning, match="1 files are no images"),
+        pytest.warns(DatasetWarning, match="1 files are not images"),
         pytest.raises(DatasetError, match="has no image that can be read"),
     ):
         dataset.records()

@@ -97,7 +97,7 @@ def test_a_part_that_became_a_model_of_its_own_changes_nothing() -> None:
 
 
 def test_without_samples() -> None:
-    with pytest.raises(ValueError, match="no samples to equalize by"):
+    with pytest.raises(ValueError, match="no samples to equalize with"):
         equalize(chain(), [])
 
 

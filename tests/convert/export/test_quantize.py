@@ -112,7 +112,7 @@ def test_float_pack_runs_on_the_device(
 
 
 def test_unknown_precision(tiny_model: Any) -> None:
-    with pytest.raises(QuantizationError, match="precision 'int4' is none of int8, float16"):
+    with pytest.raises(QuantizationError, match="precision 'int4' is not one of int8, float16"):
         convert_stage(tiny_model, "box_head", [], precision="int4")
 
 

@@ -170,7 +170,7 @@ def test_a_folder_without_annotations(coco: Any, fake_teacher: Any, tmp_path: Pa
     coco.image(3, 50, 20)
     (coco.folder / "text.jpg").write_text("no image")
     teacher = fake_teacher(SoftInstances([[5, 5, 15, 15]], [0.8], [9], MASK))
-    with pytest.warns(DatasetWarning, match=r"1 files are no images .*text\.jpg"):
+    with pytest.warns(DatasetWarning, match=r"1 files are not images .*text\.jpg"):
         data = read_dataset(None, coco.folder, teacher.categories)
     assert [im["width"] for im in data["images"]] == [40, 50]
     out = tmp_path / "taught.json"

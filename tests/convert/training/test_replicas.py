@@ -132,5 +132,5 @@ def test_what_auto_chooses(
 
 
 def test_a_strategy_of_another_name() -> None:
-    with pytest.raises(DistributionError, match="'tpu' is none of auto, none, mirrored"):
+    with pytest.raises(DistributionError, match="'tpu' is not one of auto, none, mirrored"):
         make_strategy("tpu")

@@ -88,7 +88,7 @@ def test_a_model_that_fails_to_load_leaves_the_old_one(error: Exception) -> None
         until(engine.processing)
         engine.configure(model="broken", max_detections=7)
         message = until(lambda: engine.status()["model"]["error"])
-        assert message.startswith("the model broken was not taken, first goes on: ")
+        assert message.startswith("the model broken was not taken, first stays in use: ")
         assert str(error) in message or type(error).__name__ in message
         status = engine.status()
         assert status["settings"]["model"] == status["model"]["choice"] == "first"
@@ -176,7 +176,7 @@ def test_the_old_model_is_let_go() -> None:
 
 
 def test_a_name_that_is_not_offered_is_a_mistake_of_the_program() -> None:
-    with pytest.raises(ValueError, match="'third' is none of"):
+    with pytest.raises(ValueError, match="'third' is not one of"):
         Models(SlowSegmenter(), {"first": SlowSegmenter}, "third")
 
 

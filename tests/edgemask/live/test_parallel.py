@@ -147,7 +147,7 @@ def test_too_few_of_another_model_are_not_taken() -> None:
     with engine:
         engine.configure(model="second")
         error = until(lambda: engine.status()["model"]["error"])
-        assert error.endswith("first goes on: 1 segmenters in place of 2")
+        assert error.endswith("first stays in use: 1 segmenters in place of 2")
         frames = engine.status()["frames"]
         assert until(lambda: engine.status()["frames"] > frames + 5)
 

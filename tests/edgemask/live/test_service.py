@@ -121,7 +121,7 @@ def test_a_file_that_is_not_there_ends_the_program() -> None:
 
 def test_a_source_that_makes_no_sense_ends_the_program() -> None:
     with pytest.raises(SourceError, match="give its number"):
-        watch(Opener(InputError("camera:x is no camera: give its number")), lambda r: False)
+        watch(Opener(InputError("camera:x is not a camera: give its number")), lambda r: False)
 
 
 def test_pauses_are_shorter_than_the_watchdog() -> None:

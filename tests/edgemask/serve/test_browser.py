@@ -172,7 +172,7 @@ def test_the_model_is_chosen_from_a_list(page: Any, site: tuple[Engine, Server, 
         keep(page, "model")
         chosen.select_option("garden.zip")
         note = page.locator("#note")
-        until(lambda: "The model garden.zip was not taken, people again goes on" in
+        until(lambda: "The model garden.zip was not taken, people again stays in use" in
               note.text_content(), 30)  # fmt: skip
         until(lambda: chosen.input_value() == "people again", 30)
         keep(page, "model-refused")

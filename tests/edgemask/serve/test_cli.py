@@ -180,7 +180,7 @@ def test_a_model_without_a_class_of_the_configuration_is_not_taken(
         return json.loads(get(url, "/status")[1])["model"]["error"]
 
     message = until(error)
-    assert message.startswith("the model dogs was not taken, people goes on: mqtt.classes: the ")
+    assert message.startswith("the model dogs was not taken, people stays in use: mqtt.classes: ")
     assert "no class 'person'" in message
 
 

@@ -45,9 +45,9 @@ def test_file_whose_name_has_a_colon(tmp_path, monkeypatch):
         ("rtsp://me:hun/ter2@host/live", ["rtsp://me:***@host/live", "/ as %2F"]),
         ("http://me:hun?ter2@host/live", ["http://me:***@host/live", "? as %3F"]),
         ("rtsp:/me:hunter2@host/live", ["rtsp:/me:***@host/live", "scheme://host/path"]),
-        ("http://[::1/live", ["http://[::1/live is no address"]),
-        ("http://host:99999/live", ["is no address"]),
-        ("ftp://host/video.mp4", ["ftp://host/video.mp4 is no source", "http://"]),
+        ("http://[::1/live", ["http://[::1/live is not an address"]),
+        ("http://host:99999/live", ["is not an address"]),
+        ("ftp://host/video.mp4", ["ftp://host/video.mp4 is not a source", "http://"]),
         ("synthetic:people=3", ["after a ?"]),
         ("synthetic:?peoples=3", ["did you mean people?"]),
         ("synthetic:?people=51", ["from 0 to 50"]),
@@ -72,7 +72,7 @@ def test_no_name_has_a_nul_character(uri: str) -> None:
 
 @pytest.mark.parametrize("number", ["²", "٣", "9" * 5000])
 def test_digits_that_are_no_number_of_a_camera(number: str) -> None:
-    with pytest.raises(InputError, match="is no camera: give its number"):
+    with pytest.raises(InputError, match="is not a camera: give its number"):
         open_source(f"camera:{number}")
 
 

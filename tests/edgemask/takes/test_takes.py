@@ -194,7 +194,9 @@ def test_a_damaged_line_is_named(take: Path, changes: dict, message: str) -> Non
 def test_another_file_is_no_take(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "photo.jpg"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=r"line 1 is no record.*give a file that edgemask track"):
+    with pytest.raises(
+        InputError, match=r"line 1 is not a record.*give a file that edgemask track"
+    ):
         list(read_take(path))
 
 

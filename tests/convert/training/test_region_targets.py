@@ -14,12 +14,12 @@ from edgemask_convert.training.targets import (
 
 from edgemask.keypoints import decode_heatmaps
 
+from .test_targets import NOTHING, TWO
+
 SEED = np.array([0, 5], np.int32)
 SIDE = 96.0  # of the image that RoIs are sampled in
-NOTHING = np.zeros((1, 2, 4), np.float32)
 OBJECTS = np.array([[[10, 10, 30, 30], [40, 40, 60, 60], [0, 0, 0, 0]]], np.float32)
 VALID = np.array([[1, 1, 0]], np.float32)
-TWO = np.array([[[0, 0, 20, 20], [48, 48, 92, 92]]], np.float32)
 PROPOSALS = np.array(
     [
         [

@@ -6,20 +6,8 @@ import numpy as np
 import pytest
 from edgemask_convert.training.targets import assign_by_iou, head_rois, sample_rois
 
-from .test_targets import (
-    NOTHING,
-    OBJECTS,
-    PROPOSALS,
-    SEED,
-    SIDE,
-    TWO,
-    VALID,
-    assign,
-    assign_iou,
-    head_sample,
-    rows,
-    sample,
-)
+from .test_region_targets import OBJECTS, PROPOSALS, SEED, SIDE, VALID, head_sample, rows, sample
+from .test_targets import NOTHING, TWO, assign, assign_iou
 
 
 def test_the_ninth_nearest_anchor_counts() -> None:

@@ -39,9 +39,9 @@ _REQUIRED = {
 
 
 def check_entries(data: Mapping[str, Any], name: str) -> None:
-    """Refuse COCO annotations of which an entry lacks a field, or with ids that do not tell.
+    """Refuse COCO annotations of which an entry lacks a field, or whose ids are ambiguous.
 
-    Two images have one id, or ids cannot be sorted, which pycocotools does.
+    Ambiguous: two images have one id, or ids are of several types, which pycocotools cannot sort.
 
     Raises
     ------
@@ -123,18 +123,22 @@ def check_rle(entry: Mapping[str, Any], size: tuple[int, int]) -> None:
         )
     if not isinstance(counts, list | str | bytes):
         raise SourceError(f"{where} counts {counts!r}: give a text or a list of numbers")
-    try:
-        if not isinstance(counts, list):
-            rle.run_lengths(counts, *size)
-            return
-        right = all(isinstance(n, int) and n >= 0 for n in counts)
-        right = right and sum(counts) == size[0] * size[1]
-    except InputError:
-        right = False
-    if not right:
+    if not _fills(counts, *size):
         raise SourceError(
             f"{where} counts that are not the image's {size[0] * size[1]} pixels: fix it"
         )
+
+
+def _fills(counts: list[Any] | str | bytes, height: int, width: int) -> bool:
+    """Whether the counts of an RLE are those of a mask of this size."""
+    if isinstance(counts, list):
+        right = all(isinstance(n, int) and n >= 0 for n in counts)
+        return right and sum(counts) == height * width
+    try:
+        rle.run_lengths(counts, height, width)
+    except InputError:
+        return False
+    return True
 
 
 def has_outline(segmentation: Any) -> bool:

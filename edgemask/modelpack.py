@@ -155,7 +155,7 @@ def load_pack(name_or_path: str | os.PathLike[str]) -> ModelPack:
         if isinstance(error, ModelError):
             raise
         raise ModelError(f"{path} is not a complete zip file ({error}): {_DAMAGED}") from error
-    except (NotImplementedError, RuntimeError) as error:  # exotic compression, encryption
+    except (NotImplementedError, RuntimeError) as error:  # encryption, or a newer zip
         raise ModelError(f"{path} cannot be unpacked ({error}): pack it with plain zip") from error
     return ModelPack(manifest, path, hashlib.sha256(data).hexdigest(), stages)
 
@@ -222,7 +222,10 @@ def _read_members(archive: zipfile.ZipFile, path: str) -> tuple[dict[str, Any], 
             raise ModelError(f"{path} has two members named {info.filename!r}: rebuild the pack")
         seen.add(info.filename)
         if info.compress_type not in _PLAIN:
-            raise NotImplementedError(f"{info.filename} is neither deflated nor stored")
+            raise ModelError(
+                f"{path} cannot be unpacked ({info.filename} is neither deflated nor stored): pack "
+                "it with plain zip"
+            )
         if info.file_size > MAX_MEMBER_BYTES:
             raise ModelError(
                 f"{path}: member {info.filename} claims {info.file_size / 2**20:.0f} MB, more than "

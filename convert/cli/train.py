@@ -45,7 +45,7 @@ def add_parser(verbs) -> None:
     )
     parser.add_argument(
         "--hint", type=Path, metavar="CHECKPOINT",
-        help="network of any kind whose features the network's shall explain, such as MaskRCNN2Go",
+        help="network of any kind, such as MaskRCNN2Go, whose features teach the backbone",
     )  # fmt: skip
     parser.add_argument("--dev", type=Path, help="COCO JSON to measure AP on during training")
     parser.add_argument("--dev-images", type=Path, help="folder of its images [--images]")
@@ -207,10 +207,16 @@ def _distillation(
 def _hint(options: argparse.Namespace, config: Config, model: MaskRCNN) -> Hint | None:
     """Open the network of --hint."""
     from ..checkpoint import load_model
+    from ..config import ConfigError
     from ..training.hint import Hint
 
     if not options.hint:
         return None
+    if config.train.only and "backbone" not in config.train.only:
+        raise ConfigError(
+            f"--hint teaches the backbone only, and train.only = {config.train.only} leaves it as "
+            "it is: leave out one of them"
+        )
     return Hint(load_model(options.hint)[0], model, config.distill.hint_closeups)
 
 

@@ -67,12 +67,12 @@ class Hint:
     """
 
     def __init__(self, teacher: MaskRCNN, student: MaskRCNN, closeups: int):
-        outputs, names = teacher.first_stage.output, teacher.layout.features
-        self.teacher = keras.Model(teacher.first_stage.input, {n: outputs[n] for n in names})
-        self.strides = dict(names)
+        self.strides = teacher.layout.features
+        outputs = {name: teacher.first_stage.output[name] for name in self.strides}
+        self.teacher = keras.Model(teacher.first_stage.input, outputs)
         self.closeups = closeups
         outputs = dict(student.first_stage.output)
-        self.maps = [(name, stride) for name, stride in student.layout.features.items()]
+        self.maps = list(student.layout.features.items())
         if any(layer.name == LAST_OF_STRIDE_16 for layer in student.first_stage.layers):
             outputs["trunk"] = student.first_stage.get_layer(LAST_OF_STRIDE_16).input
             self.maps.append(("trunk", 16))

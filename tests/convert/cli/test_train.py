@@ -176,6 +176,9 @@ def test_a_hint_of_another_kind(run: Run, tmp_path: Path, capsys: Capture) -> No
     assert "hint" not in run(out="alone").header["data"]
     assert run("--hint", tmp_path / "none.npz").code == 1
     assert "none.npz" in capsys.readouterr().err
+    heads = ["--set", 'train.only=["mask_head"]', "--start-from", tmp_path / "run" / "model.npz"]
+    assert run("--hint", tmp_path / "hint.npz", *heads, out="heads").code == 1
+    assert "--hint teaches the backbone only, and train.only" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("zoom", "said"), [(1, 1), (2, 0)])

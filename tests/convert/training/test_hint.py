@@ -100,6 +100,19 @@ def test_networks_without_a_common_stride(tiny_model: Any) -> None:
         Hint(coarse, tiny_model, closeups=1)  # type: ignore[arg-type]
 
 
+def test_replicas_share_the_loss(
+    tiny_model: Any, tiny_2go: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their gradients are added up."""
+    hint = Hint(tiny_2go, tiny_model, closeups=0)
+    image = tf.constant(RANDOM.uniform(-1, 1, (2, 64, 64, 3)), tf.float32)
+    ours = hint.first_stage(image, training=False)
+    alone = float(hint.loss(image, ours))
+    context = SimpleNamespace(num_replicas_in_sync=4)
+    monkeypatch.setattr(tf.distribute, "get_replica_context", lambda: context)
+    assert float(hint.loss(image, ours)) == pytest.approx(alone / 4, rel=1e-4)
+
+
 @pytest.mark.usefixtures("eager")
 def test_a_step_adds_the_loss_with_its_weight(
     tiny_model: Any, tiny_2go: Any, batch: dict[str, np.ndarray]

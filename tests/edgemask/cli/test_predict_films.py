@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
 from synthetic import draw_scene
 
 from edgemask import overlay
-from edgemask.cli import main
+
+from .test_predict_streams import files, run
 
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
-
-
-def run(capsys, *arguments):
-    status = main(["predict", *map(str, arguments)])
-    printed = capsys.readouterr()
-    return status, printed.out, printed.err
-
-
-def files(folder):
-    return sorted(str(p.relative_to(folder)) for p in Path(folder).rglob("*") if p.is_file())
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import hashlib
 import sys
 from pathlib import Path
 
@@ -81,14 +82,24 @@ def run(options: argparse.Namespace) -> int:
         print(f"{part}: step {step}, loss {loss:.4f}", file=sys.stderr)
 
     steps = STEPS | dict(options.steps)
-    losses = imitate(student, learnt, steps, seed=options.seed, say=say)
+    fits = imitate(student, learnt, steps, seed=options.seed, say=say)
+    listed = options.annotations
     header |= {
         "step": sum(steps.values()),
-        "imitation": {
-            "teacher": model_sha256(options.teacher), "images": len(paths), "steps": steps,
+        "data": {
+            "annotations": listed and listed.name,
+            "sha256": listed and hashlib.sha256(listed.read_bytes()).hexdigest(),
+            "images": len(paths),
+            "teacher": model_sha256(options.teacher),
+            "first_weights": model_sha256(options.checkpoint),
         },
-    }  # fmt: skip
+        "imitation": {"steps": steps, "seed": options.seed},
+        "epochs": {part: round(fit.epochs, 2) for part, fit in fits.items()},
+    }
     export_model(options.out, student, header)
-    for part, (before, after) in losses.items():
-        print(f"{part}: {steps[part]} steps, loss {before:.4f} to {after:.4f}")
+    for part, fit in fits.items():
+        print(
+            f"{part}: {steps[part]} steps, {fit.epochs:.2g} epochs, "
+            f"loss {fit.before:.4f} to {fit.after:.4f}"
+        )
     return 0

@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
         "description": "not measured yet",
         "license": "",
         "credits": [],
-        "training": {"epochs": header["config"]["train"]["epochs"]}
+        "training": {"epochs": header["config"]["train"]["epochs"]}  # unless the header knows better
         | {k: v for k, v in header.items() if k not in PRIVATE},
         "metrics": {},
     }

@@ -9,7 +9,7 @@ training from labels (block-wise distillation, Li et al. 2020, DNA).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -36,6 +36,14 @@ class ImitationError(ValueError):
     """The student cannot learn from these lessons."""
 
 
+class Fit(NamedTuple):
+    """How a part was fitted: the mean loss of the first and of the last tenth of the steps."""
+
+    before: float
+    after: float
+    epochs: float  # how often each view of a photograph, or each region, was drawn in the mean
+
+
 def imitate(
     student: MaskRCNN,
     lessons: Sequence[Lesson],
@@ -43,7 +51,7 @@ def imitate(
     rates: dict[str, float] | None = None,
     seed: int = 0,
     say: Say = lambda part, step, loss: None,
-) -> dict[str, tuple[float, float]]:
+) -> dict[str, Fit]:
     """Fit parts of a network to the lessons of a wider one with the same trunk.
 
     Parameters
@@ -63,7 +71,7 @@ def imitate(
     Returns
     -------
     dict
-        By part: the mean loss of the first and of the last tenth of the steps.
+        A `Fit` by part.
 
     Raises
     ------
@@ -80,9 +88,13 @@ def imitate(
             raise ImitationError(f"no photograph teaches the {part}: give some that show objects")
         model, loss = made[part](student)
         rate = (RATES | (rates or {}))[part]
-        history = _fit(model, loss, batches, count, rate, lambda *a, part=part: say(part, *a))
+        drawn: list[int] = []
+        history = _fit(
+            model, loss, _counted(batches, drawn), count, rate, lambda *a, part=part: say(part, *a)
+        )
         tenth = max(1, count // 10)
-        found[part] = float(np.mean(history[:tenth])), float(np.mean(history[-tenth:]))
+        before, after = float(np.mean(history[:tenth])), float(np.mean(history[-tenth:]))
+        found[part] = Fit(before, after, sum(drawn) / size)
     return found
 
 
@@ -178,6 +190,13 @@ def _material(
     if part == "box_head":  # objects more often than background
         chances += 4 * (1 - arrays[1][:, 0].astype(np.float64))
     return _rows(arrays, chances, BATCHES[part], random), len(chances)
+
+
+def _counted(batches: Batches, drawn: list[int]) -> Batches:
+    """The batches; what each has is added to `drawn`."""
+    for batch in batches:
+        drawn.append(len(batch[0]))
+        yield batch
 
 
 def _photographs(lessons: Sequence[Lesson], random: np.random.Generator) -> Batches:

@@ -14,6 +14,7 @@ from edgemask_convert.cli import main
 from edgemask_convert.compress.imitate import OTHER_TRUNK, ImitationError, imitate, trunk_gap
 from edgemask_convert.compress.lessons import Lesson, lessons
 from edgemask_convert.config import Config
+from edgemask_convert.evaluation.predictions import model_sha256
 from PIL import Image
 
 from ..conftest import CLASSES, make_2go
@@ -57,7 +58,8 @@ def test_a_part_learns_and_the_others_stay(tiny_2go: Any, taught: list[Lesson], 
         student, taught, steps, dict.fromkeys(PARTS, 3e-3), say=lambda p, s, _: heard.append((p, s))
     )
     assert set(losses) == {part}
-    first, last = losses[part]
+    first, last, epochs = losses[part]
+    assert epochs > 0
     assert last < first
     assert heard == [(part, 60)]
     for name, value in values(student).items():
@@ -124,7 +126,12 @@ def test_verb(
     assert "box_head: 2 steps" in capsys.readouterr().out
     made, header = load_model(tmp_path / "out.npz")
     assert header["imitation"]["steps"] == {"rpn": 2, "box_head": 2, "mask_head": 0}
-    assert header["imitation"]["images"] == 3
+    assert header["data"]["images"] == 3
+    # 3 photographs of one size and their mirror images are fewer than the 8 of a batch
+    assert header["epochs"]["rpn"] == 2
+    assert header["data"]["annotations"] is None  # every photograph of the folder
+    assert header["data"]["first_weights"] == model_sha256(tmp_path / "narrow.npz")
+    assert header["data"]["teacher"] == model_sha256(tmp_path / "wide.npz")
     old = values(load_model(tmp_path / "narrow.npz")[0])
     changed = {part_of(name) for name, value in values(made).items() if (value != old[name]).any()}
     assert changed == {"rpn", "box_head"}

@@ -27,6 +27,8 @@ __all__ = [
     "instance_ids",
     "json_line",
     "output_error",
+    "sync",
+    "sync_folder",
     "write_file",
     "write_json",
     "write_png",
@@ -78,6 +80,41 @@ def write_file(path: str | os.PathLike[str], write: Callable[[IO[bytes]], object
         raise
     except OSError as error:
         raise output_error(path, error) from error
+
+
+def sync(descriptor: int) -> None:
+    """Wait until the disk has what was written to a file; some file systems have no such thing.
+
+    Raises
+    ------
+    OSError
+        The disk refuses.
+    """
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Wait until the disk has the names in a folder: :func:`sync` of a file does not see to that.
+
+    Does nothing where a folder cannot be opened, which is so on Windows.
+
+    Raises
+    ------
+    OSError
+        There is no such folder, or the disk refuses.
+    """
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        return
+    try:
+        sync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def beside_of(path: Path) -> Path:

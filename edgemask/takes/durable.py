@@ -6,19 +6,16 @@ is usually switched off by pulling its plug.
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 from pathlib import Path
 
-from edgemask.outputs import output_error
+from edgemask.outputs import output_error, sync, sync_folder
 
 __all__ = ["SECONDS", "Durable"]
 
 SECONDS = 2.0
 """What a power cut may cost."""
-
-_CANNOT = (errno.EINVAL, errno.ENOTSUP)  # a file system that has no such thing
 
 
 class Durable:
@@ -48,11 +45,7 @@ class Durable:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)
             self._files = {**self._files, descriptor: path}  # the thread may be going through them
-            folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                _sync(folder)
-            finally:
-                os.close(folder)
+            sync_folder(path.parent)
         except OSError as error:
             raise output_error(path, error) from error
         if self._thread is None:
@@ -83,14 +76,6 @@ class Durable:
     def _sync_all(self) -> None:
         for descriptor, path in self._files.items():
             try:
-                _sync(descriptor)
+                sync(descriptor)
             except OSError as error:
                 self._failed = (path, error)
-
-
-def _sync(descriptor: int) -> None:
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        if error.errno not in _CANNOT:
-            raise

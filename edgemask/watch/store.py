@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from edgemask.errors import OutputError
-from edgemask.outputs import json_line, write_file
+from edgemask.outputs import json_line, sync, sync_folder, write_file
 
 __all__ = ["LOG", "OLD_LOG", "EventStore"]
 
@@ -88,6 +88,7 @@ class EventStore:
         def write() -> Path:
             path = self.folder / f"{self._next_number():08d}-{name}{suffix}"
             write_file(path, lambda stream: _write_through(stream, content))
+            sync_folder(self.folder)
             return path
 
         path: Path | None = self._guarded(write, len(content))
@@ -143,7 +144,7 @@ class EventStore:
 
     def _prepare(self) -> None:
         """Make the folder and, once, remove what a crash has left unfinished."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        _make_folder(self.folder)
         if not self._clean:
             for path in self.folder.iterdir():
                 if _UNFINISHED.fullmatch(path.name):
@@ -225,7 +226,15 @@ def _write_through(stream: Any, content: bytes) -> None:
     """Write, and wait for the disk: a power cut must not leave a name without its content."""
     stream.write(content)
     stream.flush()
-    os.fsync(stream.fileno())
+    sync(stream.fileno())
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those that it is in, and wait until the disk has their names."""
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in made:
+        sync_folder(path.parent)
 
 
 def _append(path: Path, line: bytes) -> None:
@@ -240,10 +249,12 @@ def _append(path: Path, line: bytes) -> None:
         try:
             if stream.write(line) != len(line):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            os.fsync(stream.fileno())
+            sync(stream.fileno())
         except OSError:
             stream.truncate(end)
             raise
+    if not end:  # the file is new
+        sync_folder(path.parent)
 
 
 def _allocated(status: os.stat_result, block: int) -> int:

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import stat
 import threading
 import time
 from types import SimpleNamespace
@@ -64,13 +65,54 @@ def test_used_has_what_was_just_written(tmp_path) -> None:
     assert store.used >= len(JPEG)
 
 
-def test_a_snapshot_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch) -> None:
-    done = []
+@pytest.fixture
+def steps(monkeypatch) -> list[str]:
+    """What is done to the disk: a file or a folder (by its inode) is synced, a file is renamed."""
+    done: list[str] = []
     sync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda fd: (done.append("sync"), sync(fd)))
+
+    def fsync(descriptor: int) -> None:
+        sync(descriptor)
+        status = os.fstat(descriptor)
+        done.append(f"folder {status.st_ino}" if stat.S_ISDIR(status.st_mode) else "file")
+
+    monkeypatch.setattr(os, "fsync", fsync)
     monkeypatch.setattr(os, "replace", lambda a, b: (done.append("name"), replace(a, b)))
+    return done
+
+
+def test_a_snapshot_is_on_the_disk_before_it_has_its_name_and_then_so_is_that(
+    tmp_path, steps
+) -> None:
     assert EventStore(tmp_path, 10**6).save(event("door"), JPEG)
-    assert done == ["sync", "name"]
+    assert steps == ["file", "name", f"folder {tmp_path.stat().st_ino}"]
+
+
+def test_the_names_of_new_folders_and_of_a_new_log_are_on_the_disk(tmp_path, steps) -> None:
+    folder = tmp_path / "a" / "b"
+    store = EventStore(folder, 10**6)
+    assert store.log({"n": 1})
+    places = [f"folder {path.stat().st_ino}" for path in (folder.parent, tmp_path, folder)]
+    assert steps == [*places[:2], "file", places[2]]
+    steps.clear()
+    assert store.log({"n": 2})  # the names are there already
+    assert steps == ["file"]
+
+
+def test_a_system_that_opens_no_folder_is_no_trouble(tmp_path, monkeypatch) -> None:
+    real = os.open
+
+    def refuse(path, *rest, **more):
+        if os.path.isdir(path):
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real(path, *rest, **more)
+
+    store = EventStore(tmp_path / "events", 10**6)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refuse)
+        assert store.save(event("door"), JPEG)
+        assert store.log({"n": 1})
+    assert (store.state, store.failed) == ("ok", 0)
 
 
 def test_budget_is_never_exceeded_and_the_oldest_go_first(tmp_path):
@@ -285,7 +327,8 @@ def test_a_line_is_on_the_disk_when_it_was_written(tmp_path, monkeypatch):
 
     def fsync(descriptor):
         real(descriptor)
-        synced.append(os.fstat(descriptor).st_size)
+        if stat.S_ISREG(os.fstat(descriptor).st_mode):
+            synced.append(os.fstat(descriptor).st_size)
 
     monkeypatch.setattr(os, "fsync", fsync)
     store = EventStore(tmp_path, 10**6)

@@ -60,9 +60,11 @@ def run(options: argparse.Namespace) -> int:
     print(f"{counted} in {frames} frames", file=sys.stderr, flush=True)
     if errors:
         common.report_error(f"{errors} frames could not be read or segmented")
+    if watcher.errors:
+        common.report_error(f"watching went wrong on {watcher.errors} frames: {watcher.last_error}")
     if watcher.failed:
         common.report_error(f"{watcher.failed} events could not be delivered completely")
-    return 1 if errors or watcher.failed else 0
+    return 1 if errors or watcher.errors or watcher.failed else 0
 
 
 def _stop_after(watcher: Watcher, stopped: threading.Event) -> None:

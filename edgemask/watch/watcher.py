@@ -140,8 +140,8 @@ class Watcher:
     settings : Settings
     listeners : iterable of Listener
     report : callable, optional
-        Gets one line when the state of the disk or of the hook changes, and about a zone that lies
-        outside of the image.
+        Gets one line when the state of the disk or of the hook changes, about a zone that lies
+        outside of the image, and about anything else that goes wrong.
 
     Attributes
     ----------
@@ -149,8 +149,12 @@ class Watcher:
         Events so far.
     failed : int
         Of them, those that could not be delivered.
-    error : Exception or None
-        Why nothing is watched any more.
+    errors : int
+        Frames on which something unexpected went wrong; the next ones are watched all the same.
+    last_error : str or None
+        What that was.
+    error : InputError or None
+        Why nothing is watched any more: a zone lies outside of the image.
     """
 
     name = "watch"
@@ -164,8 +168,9 @@ class Watcher:
         report: Callable[[str], None] = lambda line: None,
     ) -> None:
         wanted = settings.events
-        self.events = self.failed = 0
-        self.error: Exception | None = None
+        self.events = self.failed = self.errors = 0
+        self.last_error: str | None = None
+        self.error: InputError | None = None
         self._results = results
         self._listeners = list(listeners)
         self._report = report
@@ -221,6 +226,8 @@ class Watcher:
             "events": self.events,
             "dropped": self._deliveries.dropped,
             "failed": self.failed,
+            "errors": self.errors,
+            "last_error": self.last_error,
             "error": None if self.error is None else str(self.error),
             "clips": None if self._clips is None else self._clips.status(),
             "disk": None if self._store is None else self._store.status(),
@@ -235,39 +242,61 @@ class Watcher:
         try:
             while not self._results.finished:
                 result = self._results.get(1.0)
-                if result is None:
-                    if pause.begins(time.monotonic()) and self._clips is not None:
-                        self._clips.flush()
-                    if last is not None and self._silence.begins(time.monotonic()):
-                        self._take(clock(None, time.monotonic_ns()), _without_anybody(last))
-                    continue
                 heard = time.monotonic()
-                pause.heard(heard)
-                self._silence.heard(heard)
-                now_ns = clock(result.frame.sensor_ns, time.monotonic_ns())
-                if self._clips is not None:
-                    self._clips.add(now_ns, result.frame.rgb)
-                try:
-                    self._take(now_ns, result)
-                    last = result
-                    self._note("zones", "ok")
-                except InputError as error:
-                    if last is None:
-                        raise
-                    # The camera came back with another resolution, and may yet do so with the old.
-                    self._note("zones", str(error))
-                    self._take(now_ns, _without_anybody(last))
-        except Exception as error:  # in a thread, nobody else would hear of it
+                with self._passing_over():
+                    if result is not None:
+                        pause.heard(heard)
+                        last = self._follow(clock, result, last)
+                        self._silence.heard(heard)
+                    elif pause.begins(heard) and self._clips is not None:
+                        self._clips.flush()
+                with self._passing_over():
+                    if last is not None and self._silence.begins(heard):
+                        self._take(clock(None, time.monotonic_ns()), _without_anybody(last))
+        except InputError as error:  # in a thread, nobody else would hear of it
             self.error = error
-            if not isinstance(error, InputError):
-                self._report(f"watching has ended ({type(error).__name__}: {error})")
-            else:
-                self._report(str(error))
+            self._report(str(error))
         finally:
             for slug, count in self._counts.items():
                 if count:  # whoever is still there, nobody watches them any more
                     self._tell(slug, 0)
             self._deliveries.close()
+
+    def _follow(self, clock: FrameClock, result: Result, last: Result | None) -> Result:
+        """Watch one result; return the last one that fits the zones."""
+        now_ns = clock(result.frame.sensor_ns, time.monotonic_ns())
+        if self._clips is not None:
+            with self._passing_over():
+                self._clips.add(now_ns, result.frame.rgb)
+        try:
+            self._take(now_ns, result)
+        except InputError as error:
+            if last is None:
+                raise
+            # The camera came back with another resolution, and may yet do so with the old.
+            self._note("zones", str(error))
+            self._take(now_ns, _without_anybody(last))
+            return last
+        self._note("zones", "ok")
+        return result
+
+    @contextlib.contextmanager
+    def _passing_over(self) -> Iterator[None]:
+        """Whatever goes wrong with one frame must not end the watching of a day.
+
+        If it goes wrong with all of them, nobody is seen any more, and what follows is what follows
+        a camera that falls silent.
+        """
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:
+            self.errors += 1
+            found = f"{type(error).__name__}: {error}"
+            if found != self.last_error:
+                self.last_error = found
+                self._report(f"watching went wrong on a frame ({found}), and goes on with the next")
 
     def _take(self, now_ns: int, result: Result) -> None:
         """Decide what a result means, and hand it over for delivery."""

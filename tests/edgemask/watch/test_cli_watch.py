@@ -15,6 +15,7 @@ import pytest
 from synthetic import draw_scene
 
 from edgemask.cli import build_parser, main, watch
+from edgemask.watch.watcher import Scene
 
 pytestmark = pytest.mark.usefixtures("fake_segmenter")
 
@@ -81,6 +82,14 @@ def test_mistakes_are_one_line(capsys, config, frames, text, source, words):
     assert len(last) == 1
     for word in words:
         assert word in last[0]
+
+
+def test_frames_that_went_wrong_are_a_failure(capsys, config, frames, monkeypatch):
+    monkeypatch.setattr(Scene, "update", lambda *_: 1 // 0)
+    assert main(["watch", frames, "--config", config(ZONE)]) == 1
+    err = capsys.readouterr().err
+    assert "0 events in 6 frames\n" in err
+    assert "error: watching went wrong on 6 frames: ZeroDivisionError" in err
 
 
 def test_sigterm_ends_it(capsys, config):

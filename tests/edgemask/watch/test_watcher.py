@@ -18,6 +18,7 @@ from PIL import Image
 
 from edgemask.live.mailbox import Mailbox
 from edgemask.settings import EventSettings, Settings, ZoneSettings
+from edgemask.watch import clips as clips_module
 from edgemask.watch import watcher as watcher_module
 from edgemask.watch.event import SCHEMA
 from edgemask.watch.watcher import Scene, Watcher, snapshot
@@ -332,6 +333,65 @@ def test_nobody_is_left_in_a_zone_when_the_camera_falls_silent(results, monkeypa
     box.close()
     assert watcher.wait(20)
     assert [record["kind"] for record in heard.events] == ["enter", "leave", "enter"]
+
+
+@pytest.fixture
+def puzzling(monkeypatch) -> None:
+    """Two people in a frame are more than the rules can take."""
+    real = Scene.update
+
+    def update(scene, now_ns, result):
+        if len(result.instances) == 2:
+            raise ZeroDivisionError("two")
+        return real(scene, now_ns, result)
+
+    monkeypatch.setattr(Scene, "update", update)
+
+
+@pytest.mark.usefixtures("puzzling")
+def test_a_frame_that_cannot_be_watched_does_not_end_watching(play):
+    lines = []
+    puzzle = (IN, OUT)
+    watcher, heard = play(
+        [puzzle, (IN,), puzzle, puzzle, (IN,), ()], zones=(QUICK,), report=lines.append
+    )
+    assert [record["kind"] for record in heard.events] == ["enter", "leave"]
+    assert lines == [
+        "watching went wrong on a frame (ZeroDivisionError: two), and goes on with the next"
+    ]
+    status = watcher.status()
+    assert (status["errors"], status["last_error"]) == (3, "ZeroDivisionError: two")
+    assert (watcher.error, status["error"]) == (None, None)
+
+
+@pytest.mark.usefixtures("puzzling")
+def test_nobody_is_left_in_a_zone_when_no_frame_can_be_watched(results, monkeypatch):
+    monkeypatch.setattr(watcher_module, "_SILENCE", 0.05)
+    box, heard = Mailbox(1), Heard()
+    watcher = Watcher(box, Settings(zone=(QUICK,)), [heard])
+    box.put(results(IN))
+    assert until(lambda: len(heard.events) == 1)
+    for _ in range(2000):
+        box.put(results(IN, OUT))
+        if len(heard.events) == 2:
+            break
+        time.sleep(0.01)
+    watcher.stop()
+    assert [record["kind"] for record in heard.events] == ["enter", "leave"]
+    assert watcher.errors
+
+
+def test_a_clip_that_cannot_take_a_frame_hides_nobody(results, tmp_path, monkeypatch):
+    monkeypatch.setattr(clips_module, "_jpeg", lambda rgb: 1 // 0)
+    box, heard = Mailbox(4), Heard()
+    events = EventSettings(folder=tmp_path, clip=True, snapshot=False)
+    watcher = Watcher(box, Settings(zone=(QUICK,), events=events), [heard])
+    box.put(results(IN))
+    box.close()
+    assert watcher.wait(20)
+    watcher.stop()
+    assert [record["kind"] for record in heard.events] == ["enter"]
+    assert watcher.errors == 1
 
 
 def test_stop_ends_all_threads(results):

@@ -17,6 +17,7 @@ from edgemask.tomlfile import expanded, fill, key, one_of, read_toml, within
 
 __all__ = [
     "EXAMPLE",
+    "SECRETS",
     "EventSettings",
     "ModelSettings",
     "MqttSettings",
@@ -35,6 +36,9 @@ EXAMPLE = Path(__file__).with_name("assets") / "edgemask.toml"
 """A commented file with every key; as it is, it holds the defaults."""
 
 _PASSWORD = "EDGEMASK_MQTT_PASSWORD"
+SECRETS = (_PASSWORD,)
+"""Environment variables that no other program is to see."""
+
 _FARTHEST = 1e6  # pixels from the corner of an image
 _UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30}

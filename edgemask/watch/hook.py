@@ -13,6 +13,8 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+from edgemask.settings import SECRETS
+
 __all__ = ["Hook"]
 
 _WAITING = 8
@@ -21,9 +23,10 @@ _WAITING = 8
 class Hook:
     """Starts a program per event and gives it the event as JSON on stdin.
 
-    There is no shell: arguments are what they are. One program runs at a time; while it does, at
-    most eight events wait, and the oldest of them gives way. A program that takes longer than
-    `timeout` is killed with all its children.
+    There is no shell: arguments are what they are. The environment is that of this process without
+    :data:`~edgemask.settings.SECRETS`. One program runs at a time; while it does, at most eight
+    events wait, and the oldest of them gives way. A program that takes longer than `timeout` is
+    killed with all its children.
 
     Parameters
     ----------
@@ -102,6 +105,7 @@ class Hook:
                 stdin=subprocess.PIPE,
                 # stdout is for events. What the program has to say can go to stderr.
                 stdout=subprocess.DEVNULL,
+                env={name: value for name, value in os.environ.items() if name not in SECRETS},
                 start_new_session=True,  # so that its children can be killed with it
             )
         except (OSError, ValueError) as error:

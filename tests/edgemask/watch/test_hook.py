@@ -95,6 +95,19 @@ def test_what_the_program_prints_is_not_among_the_events(hook, capfd) -> None:
     assert capfd.readouterr().out == ""
 
 
+def test_secrets_are_not_handed_on(tmp_path, hook, monkeypatch) -> None:
+    monkeypatch.setenv("EDGEMASK_MQTT_PASSWORD", "rosebud")
+    monkeypatch.setenv("EDGEMASK_RUNTIME", "litert")
+    one = hook("sh", "-c", f"env > {tmp_path}/out")
+    one.submit({})
+    one.stop(20)
+    assert one.state == "ok"
+    given = (tmp_path / "out").read_text("utf-8").splitlines()
+    assert "EDGEMASK_RUNTIME=litert" in given
+    assert f"PATH={os.environ['PATH']}" in given
+    assert not [line for line in given if "PASSWORD" in line or "rosebud" in line]
+
+
 def test_time_out_kills_the_program_and_its_children(tmp_path, hook):
     pids = tmp_path / "pids"
     one = hook("/bin/sh", "-c", f"sleep 60 & echo $$ $! > {pids}; wait", timeout=0.5)

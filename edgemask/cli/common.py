@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 import traceback
 from collections.abc import Mapping
@@ -39,19 +40,25 @@ debug = False
 
 def report_error(message: str) -> None:
     """Print one line ``edgemask: error: …`` to stderr, and the traceback if that was asked for."""
-    print(f"edgemask: error: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _say(f"error: {message}")
     if debug and sys.exc_info()[0] is not None:
         traceback.print_exc()
 
 
 def report_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """Print one line ``edgemask: warning: …`` to stderr; stands in for warnings.showwarning."""
-    print(f"edgemask: warning: {' '.join(str(message).split())}", file=sys.stderr, flush=True)
+    _say(f"warning: {message}")
 
 
 def report_state(message: str) -> None:
     """Print one line ``edgemask: …`` to stderr: news that may be good or bad."""
-    print(f"edgemask: {' '.join(message.split())}", file=sys.stderr, flush=True)
+    _say(message)
+
+
+def _say(text: str) -> None:
+    """Print one line to stderr; where that takes nothing, as a log on a full disk, work goes on."""
+    with contextlib.suppress(OSError):
+        print(f"edgemask: {' '.join(text.split())}", file=sys.stderr, flush=True)
 
 
 def positive_int(text: str) -> int:

@@ -55,6 +55,23 @@ def test_a_closed_stderr_stops_nothing(tmp_path: Path) -> None:
     assert "1 instance" in ended.stdout
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="/dev/full is Linux's")
+@pytest.mark.parametrize(
+    "report", [common.report_state, common.report_warning, common.report_error]
+)
+def test_a_stderr_that_takes_nothing_stops_nothing(
+    report: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A log on a full disk: an exception would end the thread that had something to say."""
+    full = open("/dev/full", "w")  # noqa: SIM115, closing it fails as well
+    monkeypatch.setattr(sys, "stderr", full)
+    report("no connection")
+    report("no connection")
+    with open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), full.fileno())
+    full.close()
+
+
 def shown(work: Callable[[common.Progress], object], total: int) -> str:
     """What a progress bar writes to a terminal of 0 by 0 characters, as pty makes them."""
     master, slave = pty.openpty()

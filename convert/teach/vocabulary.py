@@ -43,6 +43,7 @@ class Vocabulary:
         dataset: Sequence[Mapping[str, Any]],
         only: Collection[int] | None = None,
     ) -> None:
+        self._teacher = frozenset(teacher)
         by_name = {name.casefold(): key for key, name in teacher.items()}
         listed = sorted(c["id"] for c in dataset)
         unknown = sorted(set(only or ()).difference(listed))
@@ -75,6 +76,11 @@ class Vocabulary:
         TeacherError
             An instance has a class id that is not among the teacher's categories' keys.
         """
+        strange = sorted(set(found.class_ids.tolist()) - self._teacher)
+        if strange:
+            raise TeacherError(
+                f"the teacher gave the class ids {strange[:4]}, which are no keys of its categories"
+            )
         kept = np.array([int(i) in self._to_dataset for i in found.class_ids], bool)
         chosen = found[kept]
         ids = [self._to_dataset[int(i)] for i in chosen.class_ids]

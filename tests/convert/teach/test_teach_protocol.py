@@ -48,6 +48,15 @@ def test_categories_are_matched_by_name() -> None:
     assert kept.scores.tolist() == pytest.approx([0.8, 0.7])
 
 
+def test_ids_that_are_none_of_the_teachers_are_not_dropped_in_silence() -> None:
+    words = Vocabulary({1: "cell", 2: "dog"}, [{"id": 5, "name": "cell"}])
+    counted_from_0 = SoftInstances(
+        np.tile([0, 0, 2, 2], (2, 1)), [0.9] * 2, [1, 0], np.ones((2, 2, 2))
+    )
+    with pytest.raises(TeacherError, match=r"class ids \[0\], which are no keys"):
+        words.to_dataset(counted_from_0)
+
+
 def test_keeping_to_some_categories() -> None:
     dataset = [{"id": 1, "name": "person"}, {"id": 2, "name": "car"}]
     assert Vocabulary({1: "car", 3: "person"}, dataset, [1]).known == [1]

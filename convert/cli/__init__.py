@@ -10,6 +10,7 @@ import traceback
 import warnings
 from typing import NoReturn
 
+from edgemask.errors import EdgeMaskError
 from edgemask.terminal import give_up_stdout, have_stderr
 
 from ..quiet import import_tensorflow
@@ -88,7 +89,7 @@ def main(argv: list[str] | None = None) -> int:
                 f"unexpected {type(error).__name__}: {text}; please report it with the output of "
                 "the same command and --debug"
             )
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+        if _is_full(error):
             give_up_stdout()
             text = f"the output cannot be written ({error.strerror}): free some space"
         if isinstance(error, FileNotFoundError) and error.filename and error.errno:
@@ -97,6 +98,12 @@ def main(argv: list[str] | None = None) -> int:
             text += "; install the toolchain: pip install 'edgemask[convert]'"
         print(f"edgemask-convert: error: {text}", file=sys.stderr)
         return 1
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether stdout, or a file of unknown name, is on a full disk. Others have a message."""
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None
+    return full and not isinstance(error, EdgeMaskError)
 
 
 def _show_warning(message, category, *_, **__) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 import pytest
 from edgemask_convert.cli import check, main
+
+from edgemask.outputs import output_error
 
 
 @pytest.fixture
@@ -51,6 +54,20 @@ def test_an_error_that_nobody_expected_is_one_line(
     error = capsys.readouterr().err
     assert error.startswith("edgemask-convert: error: unexpected KeyError: 'x'; please report it")
     assert "Traceback" not in error
+
+
+def test_a_full_disk_is_named_with_the_file(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(options: Any) -> int:
+        raise output_error(Path("taught.json"), OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(check, "run", fail)
+    assert main(arguments) == 1
+    assert capsys.readouterr().err == (
+        "edgemask-convert: error: taught.json cannot be written (No space left on device): free "
+        "some space or choose another folder\n"
+    )
 
 
 def test_labelled_categories_that_are_none(

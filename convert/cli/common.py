@@ -78,6 +78,17 @@ def check_output(path: Path, *inputs: Path | None) -> None:
     outputs.check_output(path)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text completely or not at all; an older file stays until then.
+
+    Raises
+    ------
+    OutputError
+        See :func:`edgemask.outputs.write_file`.
+    """
+    outputs.write_file(path, lambda stream: stream.write(text.encode()))
+
+
 def calibration_paths(folder: Path, annotations: Path | None, count: int) -> list[Path]:
     """``count`` images of a folder, spread evenly, the same ones every time.
 

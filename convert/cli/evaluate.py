@@ -10,7 +10,7 @@ from pathlib import Path
 from edgemask.cli.common import positive_int
 from edgemask.terminal import bar_options
 
-from .common import add_cluster, check_output, chosen_cluster, formatted
+from .common import add_cluster, check_output, chosen_cluster, formatted, write_text
 
 EXAMPLE = """example:
   edgemask-convert evaluate runs/people/model.npz --annotations dev.json --images images
@@ -67,6 +67,6 @@ def run(options: argparse.Namespace) -> int:
         }
         for kind, metrics in report.items():
             record[kind] = {k: None if v is None else round(v, 5) for k, v in metrics.items()}
-        options.save.write_text(json.dumps(record, indent=1))
+        write_text(options.save, json.dumps(record, indent=1))
         keep.unlink()
     return 0

@@ -8,7 +8,7 @@ import json
 import sys
 from pathlib import Path
 
-from .common import calibration_paths, check_output, formatted, watch
+from .common import calibration_paths, check_output, formatted, watch, write_text
 
 EXAMPLE = """example:
   edgemask-convert quantize runs/people/model.npz --annotations train.json \\
@@ -122,7 +122,7 @@ def _report(path: Path, model, manifest, stages, images) -> None:
         text = json.dumps([dataclasses.asdict(error) for error in errors], indent=1)
     else:
         text = as_markdown(errors)
-    path.write_text(text, encoding="utf-8")
+    write_text(path, text)
     for e in errors[:3]:
         print(f"most is lost in {e.stage}, {e.layer}: {e.added:.4f} added, SQNR {e.sqnr:.1f} dB, "
               f"{e.ruined} of {e.channels} channels ruined")  # fmt: skip

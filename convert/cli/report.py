@@ -9,7 +9,7 @@ from pathlib import Path
 from edgemask.cli.common import positive_int
 from edgemask.terminal import bar_options
 
-from .common import formatted
+from .common import formatted, write_text
 
 EXAMPLE = """example:
   edgemask-convert report people.zip --annotations dev.json --images images \\
@@ -56,7 +56,6 @@ def run(options: argparse.Namespace) -> int:
     from edgemask.errors import InputError
     from edgemask.evaluate import require_pycocotools
     from edgemask.modelpack import load_pack
-    from edgemask.outputs import write_file
 
     from ..evaluation.measure import load_truth
     from ..report.page import Measured, build
@@ -100,7 +99,7 @@ def run(options: argparse.Namespace) -> int:
     document = build(measured, table, macs, options.pictures)
     for path in options.out:
         text = document.html() if path.suffix == ".html" else document.markdown()
-        write_file(path, lambda stream, text=text: stream.write(text.encode()))
+        write_text(path, text)
         print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
     return 0
 

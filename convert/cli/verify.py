@@ -9,7 +9,7 @@ from pathlib import Path
 
 from edgemask.cli.common import positive_int
 
-from .common import calibration_paths, check_output, formatted, watch
+from .common import calibration_paths, check_output, formatted, watch, write_text
 
 EXAMPLE = """example:
   edgemask-convert verify build/people.zip --float runs/people/model.npz --images images
@@ -71,7 +71,7 @@ def run(options: argparse.Namespace) -> int:
             + (f", keypoints {e['keypoint_shift']:.1%} apart" if "keypoint_shift" in e else "")
         )
     if options.save:
-        options.save.write_text(json.dumps(dataclasses.asdict(result), indent=1))
+        write_text(options.save, json.dumps(dataclasses.asdict(result), indent=1))
     for failure in result.failures:
         print(f"FAILED  {failure}")
     failed = len(result.failures)

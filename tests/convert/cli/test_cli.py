@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
 import zipfile
@@ -188,6 +190,21 @@ def test_verify_says_what_failed(small_pack: Path, tmp_path: Path, capsys: Captu
     assert "FAILED  mask_head at 1x7x7x8" in out
     assert "3 checks failed" in out
     assert len(json.loads((tmp_path / "new" / "v.json").read_text())["failures"]) == 3
+
+
+def test_figures_that_cannot_be_written_leave_the_older_ones(
+    small_pack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    saved = tmp_path / "v.json"
+    saved.write_text("{}")
+    monkeypatch.setattr(os, "replace", full)
+    assert main(["verify", str(small_pack), "--save", str(saved)]) == 1
+    assert f"{saved} cannot be written (No space left on device)" in capsys.readouterr().err
+    assert saved.read_text() == "{}"
+    assert [path.name for path in tmp_path.iterdir() if path.suffix != ".zip"] == ["v.json"]
 
 
 def test_traceback_only_with_debug(small_pack: Path, capsys: Capture) -> None:

@@ -279,6 +279,7 @@ def assemble(
     filled = {int(key): v for entry in results.values() for key, v in entry["filled"].items()}
     annotations = [{**a, **filled.get(a["id"], {})} for a in data["annotations"]]
     next_id = max((a["id"] for a in annotations), default=0) + 1
+    everything = [category["id"] for category in data["categories"]]
     images = []
     counts = {"masks": len(filled), "instances": 0, "ignore regions": 0}
     for info in data["images"]:
@@ -286,7 +287,7 @@ def assemble(
         if entry is None:
             images.append(dict(info))
             continue
-        images.append(_image_entry(info, entry["looked_for"], complete))
+        images.append(_image_entry(info, entry["looked_for"], everything, complete))
         for added in entry["added"]:
             annotations.append({"id": next_id, **added})
             next_id += 1
@@ -294,13 +295,15 @@ def assemble(
     return {**data, "images": images, "annotations": annotations}, counts
 
 
-def _image_entry(info: Mapping[str, Any], looked_for: list[int], complete: bool) -> dict[str, Any]:
+def _image_entry(
+    info: Mapping[str, Any], looked_for: list[int], everything: list[int], complete: bool
+) -> dict[str, Any]:
     entry = {**info, "taught_cats": looked_for}
     if complete and looked_for:
         labelled = info.get("labeled_cats")
         if labelled is not None:
             entry["labeled_cats"] = sorted({*labelled, *looked_for})
-        if labelled is not None and set(labelled) <= set(looked_for):
+        if set(everything if labelled is None else labelled) <= set(looked_for):
             entry["exhaustive"] = 1
     return entry
 

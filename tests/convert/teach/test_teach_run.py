@@ -95,6 +95,17 @@ def test_complete_does_not_claim_what_the_teacher_does_not_know() -> None:
     assert merged["images"][0]["exhaustive"] == 0
 
 
+@pytest.mark.parametrize(("known", "exhaustive"), [([1, 2], 1), ([1], 0)])
+def test_complete_where_no_list_says_that_all_categories_are_labelled(
+    known: list[int], exhaustive: int
+) -> None:
+    info = {"id": 1, "exhaustive": 0}
+    data = {"images": [info], "annotations": [], "categories": [{"id": 1}, {"id": 2}]}
+    entry = {"looked_for": known, "filled": {}, "added": []}
+    (image,) = assemble(data, {1: entry}, complete=True)[0]["images"]
+    assert image == {"id": 1, "exhaustive": exhaustive, "taught_cats": known}
+
+
 class Killed(BaseException):
     """Stands for a signal."""
 

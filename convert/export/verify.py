@@ -38,8 +38,9 @@ class Verification:
         ``stage/tensor`` → signal to quantization noise in dB; the signal is the variance of
         the tensor, or that over all pyramid levels where it is larger.
     end_to_end : dict
-        ``float``, ``int8``, ``matched`` (counts), ``mask_iou`` (mean over the matched) and, if
-        there are sure keypoints, ``keypoint_shift`` (see `MAX_KEYPOINT_SHIFT`).
+        ``float``, ``int8`` (confident detections of each), ``matched`` (share of all of these that
+        the other network has too), ``mask_iou`` (mean over the matched) and, if there are sure
+        keypoints, ``keypoint_shift`` (see `MAX_KEYPOINT_SHIFT`).
     failures : list of str
         Empty for a pack that passes.
     """

@@ -269,8 +269,11 @@ def _check_together(settings: Settings) -> None:
                 f"{zone.slug!r}; give them names that differ in the letters a-z or in digits"
             )
         taken[zone.slug] = zone.name
-    if settings.mqtt.ca_file is not None and not settings.mqtt.tls:
+    mqtt = settings.mqtt
+    if mqtt.ca_file is not None and not mqtt.tls:
         raise InputError("mqtt.ca_file is set but mqtt.tls is not; add tls = true")
+    if mqtt.host and mqtt.password_file is not None and not mqtt.username:
+        raise InputError("mqtt.password_file is set but mqtt.username is not; add username")
     if settings.events.clip and settings.events.folder is None:
         raise InputError("events.clip is true but events.folder is not set; say where clips go")
     if settings.events.hook and not settings.events.hook[0]:

@@ -180,6 +180,7 @@ def test_sizes(text, size):
         ("[mqtt]\nclasses = 'person'", ["mqtt.classes", "list"]),
         ("[mqtt]\nclasses = [1]", ["mqtt.classes[0]", "string"]),
         ("[mqtt]\nca_file = 'ca.pem'", ["mqtt.ca_file", "tls = true"]),
+        ("[mqtt]\nhost = 'a'\npassword_file = 'p'", ["mqtt.password_file", "add username"]),
         ("[events]\ndisk_budget = 'much'", ["events.disk_budget", "200 MB"]),
         ("[events]\nhook = ['']", ["events.hook[0]", "program"]),
         ("[[zone]]\nname = 'a'", ["zone[0].polygon", "missing"]),

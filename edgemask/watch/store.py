@@ -133,13 +133,13 @@ class EventStore:
                 if error.errno not in _FULL or not self._free(2 * size):
                     raise
                 result = write()
+            self.used = self._measure()[0]
         except OSError as error:
             self.failed += 1
             full = error.errno in _FULL
             self.state = "disk full" if full else f"not writable: {_reason(error)}"
             return None
         self.state = "ok"
-        self.used = self._measure()[0]
         return result
 
     def _prepare(self) -> None:

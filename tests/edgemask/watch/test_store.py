@@ -6,6 +6,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import stat
 import threading
 import time
@@ -312,6 +313,15 @@ def test_a_disk_that_is_full_all_the_same(tmp_path, monkeypatch):
     assert store.save(event("f"), JPEG)
     assert store.state == "ok"
     assert not [name for name in on_disk(tmp_path)[1] if name.endswith(".tmp")]
+
+
+def test_a_disk_that_goes_away_right_after_the_writing_is_no_exception(tmp_path, monkeypatch):
+    folder = tmp_path / "stick"
+    store = EventStore(folder, 10**6)
+    monkeypatch.setattr(store_module, "sync_folder", lambda _: shutil.rmtree(folder))
+    folder.mkdir()
+    assert store.log({"n": 1}) is False
+    assert (store.state, store.failed) == ("not writable: No such file or directory", 1)
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])

@@ -260,6 +260,7 @@ class Watcher:
             for slug, count in self._counts.items():
                 if count:  # whoever is still there, nobody watches them any more
                     self._tell(slug, 0)
+            self._counts = dict.fromkeys(self._counts, 0)
             self._deliveries.close()
 
     def _follow(self, clock: FrameClock, result: Result, last: Result | None) -> Result:

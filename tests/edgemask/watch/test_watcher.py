@@ -291,7 +291,8 @@ def test_another_resolution_for_a_while_does_not_end_it(results):
 
 
 def test_when_it_ends_nobody_is_in_a_zone(play):
-    _, heard = play([(IN,)] * 10)
+    watcher, heard = play([(IN,)] * 10)
+    assert watcher.status()["zones"] == {"left_half": 0}
     assert heard.occupancies == [("left_half", 0), ("left_half", 1), ("left_half", 0)]
     assert [record["kind"] for record in heard.events] == ["enter"]
 

@@ -33,10 +33,10 @@ def curves(masks: Mapping[str, Matches], boxes: Matches) -> Section:
         shown = [(f"mask, {name}", m, name == "float") for name, m in masks.items()]
         for n, (name, matches, dashed) in enumerate([*shown, ("box, int8", boxes, False)]):
             values = stats.precision_at_recall(matches, iou)
+            mean = float(values.mean())  # NaN where there is no object
             values = np.where(values > 0, values, np.nan)
-            mean = float(np.nan_to_num(values).mean())
             colour = 1 if name.startswith("box") else min(n, 1) * 2
-            lines.append(Line(f"{name} ({mean:.3f})", stats.RECALLS, values, colour, dashed))
+            lines.append(Line(f"{name} ({share(mean)})", stats.RECALLS, values, colour, dashed))
         svg = chart(
             Axis.shares("recall"), Axis.shares("precision"), lines,
             title=f"precision over recall at IoU {iou}",

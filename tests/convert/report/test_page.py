@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from edgemask_convert.cli import main
 from edgemask_convert.report.document import Beside, Chart, Document, Section, Table, Text
+from edgemask_convert.report.matching import match
 from edgemask_convert.report.predictions import predict, read_predictions
+from edgemask_convert.report.sections import curves
 from edgemask_convert.report.sheet import choose
 from edgemask_convert.report.svg import Axis, Bar, Line, chart
 from synthetic import small_manifest, write_pack
@@ -98,6 +100,21 @@ def test_report_of_nothing(pack: Path, drawn: Path, tmp_path: Path) -> None:
                drawn / "images", "--predictions", none, "--out", page]  # fmt: skip
     assert main([str(part) for part in command]) == 0
     assert "Nothing was found" in page.read_text()
+
+
+def test_there_is_no_ap_of_masks_that_nobody_drew() -> None:
+    box = [5, 5, 20, 20]
+    labelled = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box, "area": 400, "iscrowd": 0}
+    truth = {
+        "images": [{"id": 1, "height": 50, "width": 60}],
+        "annotations": [labelled | {"segmentation": []}],
+    }
+    mask = {"size": [50, 60], "counts": [0, 3000]}
+    found = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.9, "segmentation": mask}]
+    masks, boxes = match(found, truth, [1]), match(found, truth, [1], "bbox")
+    for chart_ in curves({"int8": masks}, boxes).blocks:
+        assert "mask, int8 (–)" in chart_.svg
+        assert "box, int8 (1.000)" in chart_.svg
 
 
 def test_keypoints_have_their_table(

@@ -151,7 +151,11 @@ def _predictor(model: str, sha256: str, short_side: int | None) -> Callable[[Any
         info, content = payload
         with tempfile.TemporaryDirectory() as folder:
             name = f"image{os.path.splitext(info['file_name'])[1]}"
-            (Path(folder) / name).write_bytes(content)
-            return _one(pipeline, info | {"file_name": name}, folder, short_side)
+            path = Path(folder) / name
+            path.write_bytes(content)
+            try:
+                return _one(pipeline, info | {"file_name": name}, folder, short_side)
+            except SourceError as error:  # under a name that exists on the worker only
+                raise SourceError(str(error).replace(str(path), info["file_name"])) from error
 
     return work

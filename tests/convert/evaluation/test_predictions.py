@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from edgemask_convert.cli import main
+from edgemask_convert.evaluation import predictions
 from edgemask_convert.evaluation.predictions import model_sha256, predict
 from edgemask_convert.jobs.journal import Journal, JournalError
 from PIL import Image
@@ -89,3 +90,12 @@ def test_a_missing_image(dataset: tuple[Path, Path, Path]) -> None:
     (folder / "2.png").unlink()
     with pytest.raises(SourceError, match=r"2\.png"):
         predict(pack, load_annotations(annotations), folder)
+
+
+def test_a_worker_names_the_image_and_not_its_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "load_pipeline", lambda model: None)
+    monkeypatch.setattr(predictions, "model_sha256", lambda model: "same")
+    work = predictions._predictor("people", "same", None)
+    info = {"id": 1, "file_name": "street/12.jpg", "height": 4, "width": 4}
+    with pytest.raises(SourceError, match=r"^street/12\.jpg is not an image"):
+        work((info, b"nonsense"))

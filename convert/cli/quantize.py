@@ -8,6 +8,8 @@ import json
 import sys
 from pathlib import Path
 
+from edgemask.cli.common import positive_int
+
 from .common import calibration_paths, check_output, formatted, watch, write_text
 
 EXAMPLE = """example:
@@ -38,8 +40,9 @@ def add_parser(verbs) -> None:
         "--annotations", type=Path, help="use only images that this COCO file lists"
     )
     parser.add_argument(
-        "--count", type=int, default=200, help="images to calibrate on [%(default)s]"
-    )
+        "--count", type=positive_int, default=200, metavar="N",
+        help="images to calibrate on [%(default)s]",
+    )  # fmt: skip
     parser.add_argument("--name", help="name of the pack [the one in the configuration]")
     parser.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE",

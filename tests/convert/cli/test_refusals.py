@@ -169,6 +169,7 @@ def test_verify_options(small_pack: Path, tmp_path: Path, capsys: Capture) -> No
         ["evaluate", "people", "--annotations", "a.json", "--images", ".", "--limit"],
         ["evaluate", "people", "--annotations", "a.json", "--images", ".", "--short-side"],
         ["teach", "--teacher", "pack:people", "--images", ".", "--out", "b.json", "--limit"],
+        ["quantize", "a.npz", "--images", ".", "--out", "b.zip", "--count"],
     ],
     ids=lambda command: f"{command[0]} {command[-1]}",
 )

@@ -117,16 +117,10 @@ bits() {
     case $class in 1) echo 32 ;; 2) echo 64 ;; esac
 }
 
-free_mb() { # room where /opt is or will be
+available() { # what df, with these options, says is left where /opt is or will be
     local folder=$root$PREFIX
     while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
-    df -Pk "$folder" | awk 'NR == 2 { print int($4 / 1024) }'
-}
-
-free_inodes() { # empty where the file system does not count them
-    local folder=$root$PREFIX
-    while [[ ! -d $folder ]]; do folder=$(dirname "$folder"); done
-    df -Pi "$folder" | awk 'NR == 2 && $2 > 0 { print $4 }'
+    df "$@" "$folder" | awk 'NR == 2 && $2 > 0 { print $4 }'
 }
 
 has_systemd() { [[ -d $root/run/systemd/system ]]; }
@@ -161,8 +155,9 @@ check_system() {
             fail "/usr/bin/python3 is Python $version, but edgemask needs 3.11 or later: upgrade the" \
                 "system"
     fi
-    room=$(free_mb)
-    files=$(free_inodes)
+    room=$(available -Pk)
+    room=$((${room:-0} / 1024))
+    files=$(available -Pi) # empty where the file system does not count them
     say "room:    $room MB under /opt"
     if ((room < DISK_MB)) && [[ ! -d $root$VENV ]]; then
         fail "only $room MB are free under /opt, but $DISK_MB MB are needed: sudo apt clean," \

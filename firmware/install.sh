@@ -228,6 +228,10 @@ make_account() {
     fi
 }
 
+somebody_else() { # whether the account was there before, for somebody to log in
+    grep -s "^$ACCOUNT:" "$root/etc/passwd" | grep -qv ":$STATE:[^:]*$"
+}
+
 # An environment that does not run, or was made by the Python of the release before, is made anew.
 venv_is_good() {
     [[ -x $VENV/bin/python ]] && "$VENV/bin/python" -c 'import pip' 2>/dev/null &&
@@ -422,7 +426,11 @@ uninstall_all() {
     fi
     if [[ -L $root$COMMAND && $(readlink "$root$COMMAND") == "$VENV"/* ]]; then run rm "$COMMAND"; fi
     run rm -rf "$PREFIX" "$STATE" /run/edgemask
-    if $dry_run || getent passwd "$ACCOUNT" >/dev/null; then run userdel "$ACCOUNT"; fi
+    if somebody_else; then
+        say "the user $ACCOUNT was there before and stays"
+    elif $dry_run || getent passwd "$ACCOUNT" >/dev/null; then
+        run userdel "$ACCOUNT"
+    fi
     if $purge; then
         run rm -rf "$CONFIG"
     elif [[ -d $root$CONFIG ]]; then

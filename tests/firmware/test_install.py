@@ -241,6 +241,25 @@ def test_uninstall_keeps_the_settings_unless_told(tmp_path: Path) -> None:
     assert "rm -rf /etc/edgemask\n" in install("--root", root, "--uninstall", "--purge")[1]
 
 
+@pytest.mark.parametrize(
+    ("entry", "goes"),
+    [
+        ("edgemask:x:998:998:edgemask:/var/lib/edgemask:/usr/sbin/nologin", True),
+        ("edgemask:x:1000:1000::/home/edgemask:/bin/bash", False),
+        ("edgemask2:x:1000:1000::/home/edgemask2:/bin/bash", True),
+    ],
+)
+def test_uninstall_keeps_an_account_of_somebody_with_this_name(
+    tmp_path: Path, entry: str, goes: bool
+) -> None:
+    root = make_board(tmp_path)
+    write(root, {"etc/passwd": f"root:x:0:0:root:/root:/bin/bash\n{entry}\n"})
+    status, text = install("--root", root, "--uninstall")
+    assert status == 0
+    assert ("userdel edgemask" in text) == goes
+    assert ("the user edgemask was there before and stays" in text) != goes
+
+
 def test_constraints_agree_with_what_edgemask_needs() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
     (numpy,) = [entry for entry in project["dependencies"] if entry.startswith("numpy")]

@@ -103,7 +103,7 @@ def run(options: argparse.Namespace) -> int:
         "description": "not measured yet",
         "license": "",
         "credits": [],
-        "training": {"epochs": header["config"]["train"]["epochs"]}  # unless the header knows better
+        "training": {"epochs": header["config"]["train"]["epochs"]}  # imitate knows better
         | {k: v for k, v in header.items() if k not in PRIVATE},
         "metrics": {},
     }

@@ -219,3 +219,49 @@ def test_a_mask_that_is_sure_of_nothing_is_an_ellipse() -> None:
     record = make_record([[50, 30, 70, 50]], bitmaps=np.full((1, 64, 64), 100, np.uint8))
     turned, _ = rotate_record(record, picture_of(record), 45)
     np.testing.assert_allclose(turned.boxes, record.boxes, atol=0.1)
+
+
+@pytest.mark.parametrize("degrees", [25.0, -40.0, 65.0, 130.0])
+def test_the_box_of_a_cut_mask_is_that_of_what_is_left(degrees: float) -> None:
+    """A pole along the upper edge, of which a turn leaves a piece inside the image."""
+    bitmaps = np.zeros((1, 64, 64), np.uint8)
+    bitmaps[:, 24:40] = bitmaps[:, :, 28:36] = 255
+    record = make_record([[4, 2, 116, 34]], bitmaps=bitmaps)
+    turned, image = rotate_record(record, picture_of(record), degrees)
+    rows, columns = np.nonzero(np.asarray(image)[..., 0] > 160)  # the grey beyond it has 128
+    white = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_allclose(turned.boxes[0], white, atol=1.5)
+    assert overlap(turned, image) > 0.9
+
+
+def test_the_box_of_a_cut_ellipse_is_that_of_what_is_left() -> None:
+    """A circle of radius 20 around (20, 20) comes to lie around (80, 0) by a quarter turn."""
+    record = make_record([[0, 0, 40, 40]], mask=False)
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    np.testing.assert_allclose(turned.boxes, [[60, 0, 100, 20]], atol=0.1)
+
+    record = make_record([[0, 20, 24, 44]], mask=False)  # its middle ends 8 pixels above the edge
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    half = (12**2 - 8**2) ** 0.5
+    np.testing.assert_allclose(turned.boxes, [[68 - half, 0, 68 + half, 4]], atol=0.1)
+
+
+def test_a_mask_that_leaves_the_image_is_dropped_though_its_box_stays() -> None:
+    """The mask is the left end of its box, which a quarter turn moves above the upper edge."""
+    bitmaps = np.zeros((1, 64, 64), np.uint8)
+    bitmaps[:, :, :16] = 255
+    record = make_record([[0, 30, 80, 50]], bitmaps=bitmaps)
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    assert turned.boxes.shape == (0, 4)
+
+
+def test_an_object_around_the_whole_image_keeps_all_of_it() -> None:
+    record = make_record([[0, 0, 120, 80]], ignore=np.array([[0, 0, 120, 80]], np.float32))
+    turned, _ = rotate_record(record, picture_of(record), 90)
+    # Neither its left nor its right edge reaches a corner of the image any more.
+    np.testing.assert_allclose(turned.boxes, [[20, 0, 100, 80]], atol=1e-4)
+    np.testing.assert_allclose(turned.ignore, [[20, 0, 100, 80]], atol=1e-4)
+    half = make_record([], ignore=np.array([[60, -60, 200, 140]], np.float32))
+    tilted, _ = rotate_record(half, picture_of(half), 10)
+    slope = 40 * np.tan(np.radians(10))  # of the edge through the middle; it crosses both others
+    np.testing.assert_allclose(tilted.ignore, [[60 - slope, 0, 120, 80]], atol=1e-4)

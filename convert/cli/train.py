@@ -188,10 +188,16 @@ def _distillation(
 ) -> Distillation | None:
     """Open the teacher of --distill."""
     from ..checkpoint import load_model
+    from ..config import ConfigError
     from ..training.distill import Distillation
 
     if not options.distill:
         return None
+    if config.train.only == ["keypoint_head"]:
+        raise ConfigError(
+            "--distill teaches the backbone, boxes and masks, and train.only = ['keypoint_head'] "
+            "leaves them as they are: leave out one of them"
+        )
     teacher, _ = load_model(options.distill)
     width = teacher.layout.channels
     # They are numbers of the parent's: they say nothing of a teacher that is as narrow as itself.

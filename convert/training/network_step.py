@@ -18,7 +18,8 @@ from .roi_tf import crop_bitmaps, roi_align
 from .targets import assign_anchors, assign_by_iou, head_rois, heatmaps, sample_rois
 
 HEADS = {"class": "box_head", "box": "box_head", "mask": "mask_head", "keypoint": "keypoint_head"}
-"""Which head each loss of the second stage teaches; all losses teach the first stage."""
+"""Which head each loss of the second stage, and the teacher's of the same name, teaches; all losses
+teach the first stage."""
 
 
 def normalised(pixels):
@@ -165,7 +166,8 @@ class StepLosses:
         }
         if "backbone" not in self.trained:
             # What is left out here is left out of the graph of a tf.function.
-            loss = {name: v for name, v in loss.items() if HEADS.get(name) in self.trained}
+            heads = {name: HEADS.get(name.removeprefix("distill_")) for name in loss}
+            loss = {name: v for name, v in loss.items() if heads[name] in self.trained}
         loss["total"] = tf.add_n([weights[k] * v for k, v in loss.items()])
         return loss
 

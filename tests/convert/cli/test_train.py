@@ -16,7 +16,7 @@ from edgemask_convert.arch import backbone, build_model
 from edgemask_convert.checkpoint import export_model, load_model, save_arrays
 from edgemask_convert.cli import main
 from edgemask_convert.cli.train import _distillation, _kept_channels
-from edgemask_convert.config import from_dict
+from edgemask_convert.config import ConfigError, from_dict
 from edgemask_convert.data import loader
 from edgemask_convert.evaluation import measure
 from edgemask_convert.training import fit
@@ -179,6 +179,14 @@ def test_a_hint_of_another_kind(run: Run, tmp_path: Path, capsys: Capture) -> No
     heads = ["--set", 'train.only=["mask_head"]', "--start-from", tmp_path / "run" / "model.npz"]
     assert run("--hint", tmp_path / "hint.npz", *heads, out="heads").code == 1
     assert "--hint teaches the backbone only, and train.only" in capsys.readouterr().err
+
+
+def test_a_teacher_that_has_nothing_to_teach(tiny_pose: Any, tmp_path: Path) -> None:
+    """It says nothing of keypoints."""
+    config = from_dict({**TINY_POSE, "train": {**TINY_POSE["train"], "only": ["keypoint_head"]}})
+    options = argparse.Namespace(distill=tmp_path / "teacher.npz")
+    with pytest.raises(ConfigError, match=r"--distill teaches .* and train\.only = \['keypoint_"):
+        _distillation(options, config, tiny_pose, None, print)
 
 
 @pytest.mark.parametrize(("zoom", "said"), [(1, 1), (2, 0)])

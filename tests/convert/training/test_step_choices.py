@@ -82,3 +82,20 @@ def test_a_stage_that_is_not_trained_keeps_its_statistics(batch: dict[str, np.nd
              if (np.asarray(weight) != before[name]).any()}  # fmt: skip
     assert moved
     assert {name.split("/")[0] for name in moved} == {"backbone"}
+
+
+def test_a_teacher_teaches_heads_on_a_backbone_that_stays(
+    tiny_model: Any, batch: dict[str, np.ndarray]
+) -> None:
+    """What it says of the backbone's own outputs is left out."""
+    teacher: Any = FakeDistillation()
+    teacher.zoom = 1
+    found = {}
+    for only in (["box_head"], ["mask_head"], ["box_head", "mask_head"]):
+        config = from_dict(TINY | {"train": TINY["train"] | {"only": only}})
+        found[tuple(only)] = losses(StepLosses(tiny_model, config, teacher), batch)
+    box = {"class", "box", "distill_class", "distill_box", "total"}
+    mask = {"mask", "distill_mask", "total"}
+    assert [set(names) for names in found.values()] == [box, mask, box | mask]
+    values = found["mask_head",]
+    assert values["total"] == pytest.approx(2 * values["mask"] + 2 * 5.0, rel=1e-5)

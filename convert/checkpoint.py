@@ -55,6 +55,9 @@ def save_arrays(path: str | Path, arrays: dict[str, np.ndarray], header: dict[st
     try:
         with open(aside, "wb") as file:
             np.savez_compressed(file, header=text, **arrays)
+            # Or a power cut can leave an empty file in the place of the old one.
+            file.flush()
+            os.fsync(file.fileno())
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,29 @@ def test_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.undo()
     assert load_arrays(path)[1] == {"n": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["x.npz"]
+
+
+def test_a_power_cut_finds_the_old_file_or_the_new_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one is on the disk, whole, before it takes the place of the old one."""
+    synced: list[int] = []
+    replaced: list[tuple[list[int], int]] = []
+    sync, replace = os.fsync, os.replace
+
+    def noted_sync(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(os.fstat(descriptor).st_size)
+
+    def noted_replace(aside: Path, path: Path) -> None:
+        replaced.append((list(synced), aside.stat().st_size))
+        replace(aside, path)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    save_arrays(tmp_path / "x.npz", ARRAYS, {})
+    ((before, size),) = replaced
+    assert before == [size]
 
 
 @pytest.mark.parametrize("content", ["missing", "text", "empty", "truncated", "broken", "foreign"])

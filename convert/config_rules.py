@@ -50,7 +50,7 @@ def first_problem(config: Config) -> str | None:
             config.distill.zoom > 1 and model.backbone.kind != "mobilenet_v2"
         ),
         "train.batch_size must be 1 or more": train.batch_size < 1,
-        "train.epochs must be above 0": not train.epochs > 0,
+        "train.epochs must be above 0, at most 1000000": not 0 < train.epochs <= 1_000_000,
         "train.eval_epochs must be above 0; to measure nothing, leave out --dev": (
             not train.eval_epochs > 0
         ),
@@ -111,6 +111,7 @@ def first_problem(config: Config) -> str | None:
 
 # Lowest and highest value, both included. Those of the model lie within what a manifest may say.
 _TINY, _MOST = 1e-12, math.inf
+_WEIGHT = (0, 1_000_000)  # of a loss; 0 leaves it out
 _RANGES = {
     "augment.min_short_side": (32, 4096),
     "augment.max_short_side": (32, 4096),
@@ -119,17 +120,35 @@ _RANGES = {
     "augment.color": (0, 1),
     "augment.plain_resize": (0, 1),
     "train.learning_rate": (_TINY, 1),
+    "train.backbone_multiplier": (0, 1000),
     "train.weight_decay": (0, 1),
     "train.warmup_steps": (0, _MOST),
     "train.clip_norm": (_TINY, _MOST),
+    "train.final_lr_fraction": (0, 1),
     "train.ema_decay": (0, 1),
     "train.seed": (0, 2**32 - 1),
+    "train.positive_rois": (1, _MOST),
+    "train.mask_rois": (1, _MOST),
+    "train.keypoint_rois": (1, _MOST),
+    "train.weight_rpn_class": _WEIGHT,
+    "train.weight_rpn_box": _WEIGHT,
+    "train.weight_class": _WEIGHT,
+    "train.weight_box": _WEIGHT,
+    "train.weight_mask": _WEIGHT,
+    "train.weight_keypoint": _WEIGHT,
     "train.workers": (1, 256),
     "train.eval_images": (1, _MOST),
     "train.save_minutes": (0, _MOST),
+    "distill.weight_feature": _WEIGHT,
+    "distill.weight_rpn": _WEIGHT,
+    "distill.weight_class": _WEIGHT,
+    "distill.weight_box": _WEIGHT,
+    "distill.weight_mask": _WEIGHT,
+    "distill.weight_hint": _WEIGHT,
     "distill.hint_closeups": (0, _MOST),
     "model.short_side": (32, 4096),
     "model.max_aspect": (1, 100),
+    "model.backbone.alpha": (_TINY, 4),
     "model.neck.channels": (1, 4096),
     "model.rpn.nms_threshold": (0, 1),
     "model.rpn.pre_nms": (1, 100_000),

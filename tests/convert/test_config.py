@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import tomllib
 from pathlib import Path
 
@@ -7,6 +8,20 @@ import pytest
 from edgemask_convert.config import Config, ConfigError, from_dict, load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "convert" / "configs"
+
+
+def test_every_weight_of_a_loss_has_a_range() -> None:
+    """One that is not a number would only be seen in the first step, as a loss that is none."""
+    names = [
+        f"{section}.{field.name}"
+        for section in ("train", "distill")
+        for field in dataclasses.fields(getattr(Config(), section))
+        if field.name.startswith("weight_")
+    ]
+    for name in names:
+        assert load_config(None, [f"{name}=0"])
+        with pytest.raises(ConfigError, match=f"{name} must be"):
+            load_config(None, [f"{name}=nan"])
 
 
 def test_defaults() -> None:
@@ -106,6 +121,16 @@ def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
         ("train.keypoint_sigma=3", "train.keypoint_sigma must be 0 to 2 cells"),
         ("train.epochs=0", "train.epochs must be above 0"),
         ("train.epochs=nan", "train.epochs must be above 0"),
+        ("train.epochs=inf", "train.epochs must be above 0, at most 1000000"),
+        ("train.mask_rois=0", "train.mask_rois must be 1 or more"),
+        ("train.positive_rois=0", "train.positive_rois must be 1 or more"),
+        ("train.keypoint_rois=0", "train.keypoint_rois must be 1 or more"),
+        ("train.weight_mask=nan", "train.weight_mask must be 0 to 1000000"),
+        ("train.weight_class=-1", "train.weight_class must be 0 to 1000000"),
+        ("distill.weight_hint=inf", "distill.weight_hint must be 0 to 1000000"),
+        ("train.backbone_multiplier=-0.1", "train.backbone_multiplier must be 0 to 1000"),
+        ("train.final_lr_fraction=1.5", "train.final_lr_fraction must be 0 to 1"),
+        ("model.backbone.alpha=0", "model.backbone.alpha must be above 0, at most 4"),
         ("train.eval_epochs=0", "train.eval_epochs must be above 0; to measure nothing, leave out"),
         ('model.name="my model"', "model.name must be letters, digits"),
         ('model.name=""', "model.name must be letters, digits"),

@@ -90,7 +90,7 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     from ..evaluation.measure import DevMeasurement
     from ..training.distribution import check_agreement, workers
     from ..training.fit import fit
-    from ..training.trainer import Trainer
+    from ..training.trainer import Trainer, learning_rate
 
     share = workers(strategy)
     chief = share[0] == 0
@@ -103,6 +103,10 @@ def _train(options: argparse.Namespace, config: Config, strategy: tf.distribute.
     keras.utils.set_random_seed(config.train.seed)  # the weights that --init does not give
     kept = _kept_channels(options)
     say = print if chief else lambda text: None
+    if steps <= config.train.warmup_steps:
+        say(f"the run has {steps} steps, all within train.warmup_steps = "
+            f"{config.train.warmup_steps}: the learning rate only rises, up to "
+            f"{learning_rate(steps - 1, steps, config):.2g}; lower it for a short run")  # fmt: skip
     with strategy.scope():
         model = build_model(config.model)
         distillation = _distillation(options, config, model, kept, say)

@@ -181,6 +181,15 @@ def test_a_hint_of_another_kind(run: Run, tmp_path: Path, capsys: Capture) -> No
     assert "--hint teaches the backbone only, and train.only" in capsys.readouterr().err
 
 
+def test_a_run_that_ends_before_the_learning_rate_is_up(run: Run, capsys: Capture) -> None:
+    """Three photographs, four times, two in a step: six steps."""
+    for warmup, said in ((5, False), (6, True), (300, True)):
+        run("--set", f"train.warmup_steps={warmup}", out=str(warmup))
+        assert ("6 steps, all within train.warmup_steps" in capsys.readouterr().out) == said
+    run("--set", "train.warmup_steps=12", out="half")
+    assert "only rises, up to 0.00075" in capsys.readouterr().out
+
+
 def test_a_teacher_that_has_nothing_to_teach(tiny_pose: Any, tmp_path: Path) -> None:
     """It says nothing of keypoints."""
     config = from_dict({**TINY_POSE, "train": {**TINY_POSE["train"], "only": ["keypoint_head"]}})

@@ -110,7 +110,23 @@ def fit(
             trainer.save(checkpoint, header)
             saved = time.monotonic()
 
+    def measure(history: History, dev: DevMeasurement) -> None:
+        values = dev()
+        history.append(trainer.step, **values)
+        history.draw()
+        told = [
+            f"{kind} AP {values[f'dev_{kind}_AP']:.3f}"
+            for kind in ("mask", "keypoint", "box")
+            if f"dev_{kind}_AP" in values
+        ]
+        shown["AP"] = told[0].split()[-1]
+        bar.set_postfix(shown)
+        tqdm.write(f"step {trainer.step}: dev {', '.join(told)}")
+
     with StopRequest() as stop, bar:
+        # A run that was killed while it measured, after it had saved, has that still to do.
+        if history and dev and trainer.step and dev.due() and not _measured(history, trainer.step):
+            measure(history, dev)
         for batch in _saving(batches, save):
             recent.append(_train(trainer, batch, stop.signal is not None))
             bar.update(size)
@@ -126,17 +142,7 @@ def fit(
                 recent.clear()
             if history and dev and dev.due():
                 save()  # what goes wrong in measuring must not cost the steps before
-                values = dev()
-                history.append(trainer.step, **values)
-                history.draw()
-                told = [
-                    f"{kind} AP {values[f'dev_{kind}_AP']:.3f}"
-                    for kind in ("mask", "keypoint", "box")
-                    if f"dev_{kind}_AP" in values
-                ]
-                shown["AP"] = told[0].split()[-1]
-                bar.set_postfix(shown)
-                tqdm.write(f"step {trainer.step}: dev {', '.join(told)}")
+                measure(history, dev)
             if trainer.stopping:
                 break
             if time.monotonic() - saved > 60 * trainer.config.train.save_minutes:
@@ -145,6 +151,13 @@ def fit(
     if history:
         history.close()
     return (stop.signal or signal.SIGTERM) if trainer.stopping else None
+
+
+def _measured(history: History, step: int) -> bool:
+    """Whether the log has a measurement of this step."""
+    return any(
+        row["step"] == step and any(name.startswith("dev_") for name in row) for row in history.rows
+    )
 
 
 def _saving(

@@ -87,6 +87,26 @@ def test_what_goes_wrong_in_measuring_costs_no_step(tmp_path: Path) -> None:
     assert trainer.saved == [60]
 
 
+def test_a_measurement_that_a_kill_cut_short_is_made_up_for(tmp_path: Path) -> None:
+    """The checkpoint of step 60 was saved before it; that of the last step may be the only one."""
+    trainer = FakeTrainer(120)
+
+    class Killed(FakeDev):
+        def __call__(self) -> dict[str, float]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(trainer, tmp_path, [{}] * 60, dev=Killed(trainer))
+    for start in (60, 120, 120):
+        trainer = FakeTrainer(120, step=start)
+        run(trainer, tmp_path, [{}] * (120 - start), dev=FakeDev(trainer))
+    measured = [(r["step"], r["dev_mask_AP"]) for r in rows(tmp_path) if "dev_mask_AP" in r]
+    assert measured == [(60, 0.06), (120, 0.12)]
+    fresh = FakeTrainer(1)
+    run(fresh, tmp_path / "fresh", [], dev=FakeDev(fresh))
+    assert rows(tmp_path / "fresh") == []
+
+
 @pytest.mark.parametrize("chief", [True, False])
 def test_a_damaged_photograph_costs_no_step(tmp_path: Path, chief: bool) -> None:
     def batches() -> Iterator[dict[str, Any]]:

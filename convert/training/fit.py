@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import sys
 import threading
@@ -51,7 +52,9 @@ class StopRequest:
         if self.signal is not None and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.signal = number
-        print("stopping after this step; interrupt again to stop at once", file=sys.stderr)
+        # A terminal that has gone, or is in the middle of a line, must not end the run unsaved.
+        with contextlib.suppress(OSError, ValueError, RuntimeError):
+            print("stopping after this step; interrupt again to stop at once", file=sys.stderr)
 
     def __exit__(self, *exc: object) -> None:
         for number, handler in self._before.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,6 +171,36 @@ def test_a_second_interrupt_does_not_wait() -> None:
         assert stop.signal == signal.SIGINT
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(5, "Input/output error"),
+        RuntimeError("reentrant call inside <_io.BufferedWriter>"),
+        ValueError("I/O operation on closed file."),
+    ],
+    ids=["gone", "in the middle of a line", "closed"],
+)
+def test_a_signal_that_cannot_be_answered_is_heard(
+    error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were it raised in the handler, it would end the run, and nothing would be saved."""
+
+    def write(text: str) -> None:
+        raise error
+
+    trainer = FakeTrainer(9)
+
+    def batches() -> Iterator[dict[str, Any]]:
+        yield {}
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "stderr", SimpleNamespace(write=write, flush=lambda: None))
+            os.kill(os.getpid(), signal.SIGTERM)
+        yield from [{}] * 8
+
+    assert run(trainer, tmp_path, batches()) == signal.SIGTERM
+    assert trainer.saved == [2]
 
 
 def test_no_signals_in_another_thread() -> None:

@@ -29,7 +29,7 @@ class ClusterError(RuntimeError):
 
 
 class ClusterWarning(UserWarning):
-    """A worker was lost and replaced."""
+    """A worker was lost and replaced, or none fits on a machine."""
 
 
 @dataclass(frozen=True)
@@ -170,6 +170,7 @@ class _Driver:
         self.dry = False  # the items have come to their end
 
     def run(self, items: Iterator[tuple[Hashable, Any]]) -> Iterator[tuple[Any, Any]]:
+        self._warn_of_small_machines()
         free = self.ray.available_resources().get("CPU", 0)
         for _ in range(max(1, int(free // self.cluster.cpus))):
             self._hire()
@@ -201,6 +202,19 @@ class _Driver:
         finally:
             for hand in self.hands:
                 self.ray.kill(hand.actor)
+
+    def _warn_of_small_machines(self) -> None:
+        """Say it if no worker fits: Ray waits without a word. A cluster may yet grow."""
+        machines = [node["Resources"].get("CPU", 0) for node in self.ray.nodes() if node["Alive"]]
+        largest = max(machines, default=0)
+        if largest < self.cluster.cpus:
+            warnings.warn(
+                f"no machine of the cluster has {self.cluster.cpus} CPUs, the largest has "
+                f"{largest:g}: nothing happens until one with as many comes; or give a smaller "
+                "--ray-cpus",
+                ClusterWarning,
+                stacklevel=3,
+            )
 
     def _hire(self) -> None:
         hand = _Hand(self.remote.remote())

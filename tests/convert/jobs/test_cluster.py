@@ -10,14 +10,23 @@ import json
 import os
 import shutil
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import MagicMock
 
 import pytest
 from cluster_work import make_fragile, make_nothing, make_raising, make_slow_pid, make_square
 from edgemask_convert.cli import main
-from edgemask_convert.jobs.cluster import Cluster, ClusterError, ClusterWarning, cluster_map
+from edgemask_convert.jobs.cluster import (
+    Cluster,
+    ClusterError,
+    ClusterWarning,
+    _Driver,
+    cluster_map,
+)
 from edgemask_convert.jobs.journal import Journal
 
 from edgemask.errors import RuntimeUnavailable, SourceError
@@ -32,6 +41,30 @@ def test_without_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(RuntimeUnavailable, match=r"pip install 'edgemask\[ray\]' here and on"):
         list(cluster_map(Cluster("auto"), make_square, [("a", 1)]))
+
+
+@pytest.mark.parametrize(("cpus", "said"), [(4, False), (5, True)])
+def test_a_worker_that_fits_on_no_machine(cpus: int, said: bool) -> None:
+    """Ray would wait for a larger one for ever, and say nothing."""
+
+    def wait(calls: Any, num_returns: int) -> Any:
+        raise TimeoutError
+
+    def node(alive: bool, **resources: float) -> dict[str, Any]:
+        return {"Alive": alive, "Resources": resources}
+
+    ray = SimpleNamespace(
+        remote=lambda **options: lambda worker: MagicMock(),
+        nodes=lambda: [node(True, CPU=2.0), node(True, CPU=4.0), node(True), node(False, CPU=64.0)],
+        available_resources=lambda: {"CPU": 6.0},
+        wait=wait,
+        kill=lambda actor: None,
+    )
+    driver = _Driver(ray, Cluster("auto", cpus), make_square)
+    with warnings.catch_warnings(record=True) as caught, pytest.raises(TimeoutError):
+        list(driver.run(iter(items(1))))
+    expected = f"no machine of the cluster has {cpus} CPUs, the largest has 4: nothing happens"
+    assert [expected in str(entry.message) for entry in caught] == [True] * said
 
 
 @pytest.fixture(scope="module")

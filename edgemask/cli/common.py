@@ -76,6 +76,13 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def film_name(text: str) -> Path:
+    """Parse an option that is the name of a film to write."""
+    if Path(text).suffix.lower() != ".mp4":
+        raise argparse.ArgumentTypeError(f"{text!r} does not end in .mp4")
+    return Path(text)
+
+
 def score(text: str) -> float:
     """Parse an option that is a number from 0 to 1."""
     try:

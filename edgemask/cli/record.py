@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import time
-from pathlib import Path
 
 from edgemask.cli import common
 from edgemask.cli.frames import Frames
@@ -27,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out",
         metavar="FILM",
-        type=_film_name,
+        type=common.film_name,
         help="film to write, .mp4 (default: NAME.mp4, named after the source, in this folder); the "
         "times go beside it, into NAME.frames.csv; existing files are never replaced",
     )
@@ -38,12 +37,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="length of the film (default: until Ctrl-C)",
     )
     common.add_reconnect(parser)
-
-
-def _film_name(text: str) -> Path:
-    if Path(text).suffix.lower() != ".mp4":
-        raise argparse.ArgumentTypeError(f"{text!r} does not end in .mp4")
-    return Path(text)
 
 
 def run(options: argparse.Namespace) -> int:

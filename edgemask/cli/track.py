@@ -41,8 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--overlay",
         metavar="FILM",
-        type=Path,
-        help="also write an MP4 film with the tracks drawn over the frames; needs edgemask[video]",
+        type=common.film_name,
+        help="also write a film, .mp4, with the tracks drawn over the frames; needs "
+        "edgemask[video]; an existing file is never replaced",
     )
     parser.add_argument(
         "--frames",
@@ -86,6 +87,8 @@ def run(options: argparse.Namespace) -> int:
     for path in filter(None, (options.out, options.overlay)):
         if path.exists():
             raise OutputError(f"{path} exists already: choose another name")
+    if options.out and options.overlay and options.out.resolve() == options.overlay.resolve():
+        raise OutputError(f"{options.out} is the name of both take and film: choose another")
     with contextlib.ExitStack() as stack:
         frames = stack.enter_context(Frames(options.source, options.reconnect))
         source = frames.source
@@ -126,7 +129,8 @@ def run(options: argparse.Namespace) -> int:
         raise SourceError(f"{name} has no frames: check what sends it")
     seconds = time.monotonic() - start
     counted = f"{done} frame{'' if done == 1 else 's'}, {tracks} track{'' if tracks == 1 else 's'}"
-    print(f"{name}: {counted} -> {take.path} ({seconds:.1f} s)")
+    written = ", ".join(str(path) for path in (take.path, options.overlay) if path)
+    print(f"{name}: {counted} -> {written} ({seconds:.1f} s)")
     return 130 if interrupted else int(frames.failures > 0)
 
 

@@ -83,10 +83,11 @@ def test_an_older_take_stays(capsys, walk: Path) -> None:
     for name in ("walk.jsonl", "walk-2.jsonl", "walk-3.jsonl"):
         assert run(capsys, "track", walk, "--frames", 2)[1].split(" -> ")[1].startswith(f"{name} (")
     assert len(list(read_take("walk-3.jsonl"))) == 2
-    for option in ("--out", "--overlay"):
-        status, _, err = run(capsys, "track", walk, option, "walk.jsonl")
+    Path("old.mp4").touch()
+    for option, name in (("--out", "walk.jsonl"), ("--overlay", "old.mp4")):
+        status, _, err = run(capsys, "track", walk, option, name)
         assert (status, err) == (
-            1, "edgemask: error: walk.jsonl exists already: choose another name\n")  # fmt: skip
+            1, f"edgemask: error: {name} exists already: choose another name\n")  # fmt: skip
     assert len(list(read_take("walk.jsonl"))) == 2
 
 
@@ -179,7 +180,8 @@ def test_lost_for_longer_than_allowed(capsys, monkeypatch, here: Path) -> None:
 
 def test_overlay(capsys, walk: Path) -> None:
     av = pytest.importorskip("av")
-    assert run(capsys, "track", walk, "--overlay", "film.mp4")[0] == 0
+    status, out, _ = run(capsys, "track", walk, "--overlay", "film.mp4")
+    assert (status, " -> walk.jsonl, film.mp4 (" in out) == (0, True)
     with av.open("film.mp4") as film:
         assert sum(1 for _ in film.decode(video=0)) == 6
 
@@ -188,6 +190,8 @@ def test_overlay(capsys, walk: Path) -> None:
     ("arguments", "message"),
     [
         (["none.mp4"], "'none.mp4' does not exist"),
+        (["walk", "--overlay", "tracks.avi"], "'tracks.avi' does not end in .mp4"),
+        (["walk", "--out", "a.mp4", "--overlay", "./a.mp4"], "a.mp4 is the name of both take and"),
         (["walk", "--max-lost", "-1"], "'-1' is not a number of seconds from 0 to 3600"),
         (["walk", "--max-lost", "nan"], "'nan' is not a number of seconds from 0 to 3600"),
     ],
@@ -197,7 +201,7 @@ def test_what_is_wrong_is_said_in_a_line(capsys, walk: Path, arguments, message:
     assert status == 1
     assert err.count("\n") == 1
     assert message in err
-    assert not Path("walk.jsonl").exists()
+    assert [path.name for path in Path().iterdir()] == ["walk"]
 
 
 # ---- export

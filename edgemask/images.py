@@ -47,6 +47,7 @@ _BAND_PIXELS = 2**20
 _MOST_BYTES = 4 * MAX_PIXELS  # of a file; the largest image uncompressed, with transparency
 _CHUNK = 2**20
 _ORIENTATION = 0x0112
+_BEGINNINGS = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"GIF87a", b"GIF89a")
 _ALPHA_MODES = ("RGBA", "LA", "PA", "RGBa", "La")
 
 
@@ -272,6 +273,8 @@ def _why_unknown(stream: IO[bytes], name: str) -> str:
         return "is empty (0 bytes): copy or export it again"
     if start[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypmsf1"):
         return "is a HEIC photograph, which Pillow does not read: export it as JPEG"
+    if start.startswith(_BEGINNINGS):
+        return "is damaged or incomplete (its header cannot be read): copy or export it again"
     if Path(name).suffix.lower() in SUFFIXES:
         return f"is not an image, whatever its name says (it starts with {start[:8]!r}): replace it"
     return "is not an image that Pillow reads: give a JPEG, PNG, WebP, TIFF, BMP or GIF file"

@@ -200,6 +200,14 @@ def test_text_named_like_an_image(tmp_path):
     fails(tmp_path / "p.jpg", "is not an image, whatever its name says")
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF"])
+def test_image_of_which_only_the_beginning_is_there(tmp_path, picture, kind: str) -> None:
+    whole = io.BytesIO()
+    picture.save(whole, kind)
+    (tmp_path / "p.dat").write_bytes(whole.getvalue()[:10])
+    fails(tmp_path / "p.dat", "p.dat is damaged or incomplete", "copy or export it again")
+
+
 def test_something_else(tmp_path):
     (tmp_path / "notes.txt").write_text("this is not an image")
     fails(tmp_path / "notes.txt", "is not an image that Pillow reads", "JPEG")

@@ -76,6 +76,11 @@ def whole_number(text: str) -> int:
     return int(text)
 
 
+def counted(number: int, noun: str) -> str:
+    """Return how many there are, as a phrase: ``1 frame``, ``2 frames``."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def film_name(text: str) -> Path:
     """Parse an option that is the name of a film to write."""
     if Path(text).suffix.lower() != ".mp4":

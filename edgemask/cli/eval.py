@@ -63,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     report = evaluation.evaluate(predictions, annotations, kinds, category_ids=classes)
     names = ", ".join(pack.class_names[class_id] for class_id in classes)
     shown = names if len(names) <= 60 else f"{len(classes)} classes"
-    print(f"{len(annotations['images'])} images, {shown}, model {pack.name}")
+    print(f"{common.counted(len(annotations['images']), 'image')}, {shown}, model {pack.name}")
     for labels, metrics in (
         ({"bbox": "box", "segm": "mask"}, evaluation.METRICS),
         ({"keypoints": "points"}, evaluation.KEYPOINT_METRICS),

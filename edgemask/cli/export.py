@@ -73,10 +73,10 @@ def run(options: argparse.Namespace) -> int:
         elif options.to == "coco":
             write_coco(read, out)
         elif options.to == "openpose":
-            print(f"{write_openpose(read(), out, take.stem)} files -> {out}")
+            print(f"{common.counted(write_openpose(read(), out, take.stem), 'file')} -> {out}")
             return 0
         else:
-            print(f"{write_silhouettes(read(), out)} files -> {out}")
+            print(f"{common.counted(write_silhouettes(read(), out), 'file')} -> {out}")
             return 0
     print(f"{take} -> {out}")
     if not frames:

@@ -83,9 +83,11 @@ def run(options: argparse.Namespace) -> int:
         if paths or streams:
             work.results.finish()
     if len(paths) > _LISTED or "coco" in wanted:
-        counted = f"{work.done} images" if streams else f"{work.done} of {len(paths)} images"
+        of = "" if streams else f"{work.done} of "
+        counted = of + common.counted(work.done if streams else len(paths), "image")
+        instances = common.counted(work.total, "instance")
         seconds = time.monotonic() - work.start
-        print(f"{counted}, {work.total} instances -> {options.out} ({seconds:.1f} s)")
+        print(f"{counted}, {instances} -> {options.out} ({seconds:.1f} s)")
     return 1 if work.failures else 0
 
 
@@ -250,7 +252,8 @@ class _Run:
         if folder and (film or not few):
             where = film.path if film else self.names.folder / folder
             print(
-                f"{name}: {self.done - done} frames, {self.total - total} instances -> {where} "
+                f"{name}: {common.counted(self.done - done, 'frame')}, "
+                f"{common.counted(self.total - total, 'instance')} -> {where} "
                 f"({time.monotonic() - start:.1f} s)"
             )
 

@@ -73,5 +73,6 @@ def run(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         raise SourceError(f"{name} has no frames: check what sends it")
     lost = f" ({dropped} more came too fast to be encoded)" if dropped else ""
-    print(f"{name}: {count} frames in {now_ns / _SECOND:.1f} s{lost} -> {recording.path}")
+    counted = common.counted(count, "frame")
+    print(f"{name}: {counted} in {now_ns / _SECOND:.1f} s{lost} -> {recording.path}")
     return 130 if interrupted else int(frames.failures > 0)

@@ -128,7 +128,7 @@ def run(options: argparse.Namespace) -> int:
             raise KeyboardInterrupt
         raise SourceError(f"{name} has no frames: check what sends it")
     seconds = time.monotonic() - start
-    counted = f"{done} frame{'' if done == 1 else 's'}, {tracks} track{'' if tracks == 1 else 's'}"
+    counted = f"{common.counted(done, 'frame')}, {common.counted(tracks, 'track')}"
     written = ", ".join(str(path) for path in (take.path, options.overlay) if path)
     print(f"{name}: {counted} -> {written} ({seconds:.1f} s)")
     return 130 if interrupted else int(frames.failures > 0)

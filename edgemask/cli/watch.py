@@ -56,14 +56,16 @@ def run(options: argparse.Namespace) -> int:
         if engine.wait(0) and source["state"] != "ended":
             raise SourceError(source["error"])
     frames, errors = engine.status()["frames"], engine.status()["errors"]
-    counted = f"{watcher.events} event{'' if watcher.events == 1 else 's'}"
-    print(f"{counted} in {frames} frames", file=sys.stderr, flush=True)
+    counted = common.counted(watcher.events, "event")
+    print(f"{counted} in {common.counted(frames, 'frame')}", file=sys.stderr, flush=True)
     if errors:
-        common.report_error(f"{errors} frames could not be read or segmented")
+        common.report_error(f"{common.counted(errors, 'frame')} could not be read or segmented")
     if watcher.errors:
-        common.report_error(f"watching went wrong on {watcher.errors} frames: {watcher.last_error}")
+        frames_wrong = common.counted(watcher.errors, "frame")
+        common.report_error(f"watching went wrong on {frames_wrong}: {watcher.last_error}")
     if watcher.failed:
-        common.report_error(f"{watcher.failed} events could not be delivered completely")
+        events = common.counted(watcher.failed, "event")
+        common.report_error(f"{events} could not be delivered completely")
     return 1 if errors or watcher.errors or watcher.failed else 0
 
 

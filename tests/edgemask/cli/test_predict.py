@@ -47,7 +47,7 @@ def test_all_formats(capsys, photo, out, scene):
     results = json.loads((out / "coco.json").read_text())
     assert [result["image_id"] for result in results] == [1, 1]
     assert results[0]["file_name"] == photo
-    assert "1 of 1 images, 2 instances" in text
+    assert "1 of 1 image, 2 instances" in text
 
 
 def test_overlay_does_not_end_up_in_the_masks(capsys, photo, out, scene):

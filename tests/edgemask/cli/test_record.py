@@ -45,6 +45,12 @@ def test_to_the_end_of_a_source(capsys) -> None:
     assert (status, ": 30 frames in 2.9 s -> a/b.mp4" in out) == (0, True)
 
 
+def test_one_of_each_is_not_called_many(capsys) -> None:
+    one = "synthetic:?size=64x48&frames=1&people=1"
+    assert ": 1 frame in 0.0 s ->" in run(capsys, "record", one, "--out", "a.mp4")[1]
+    assert "a.mp4: 1 frame, " in run(capsys, "predict", "a.mp4", "--out", "b")[1]
+
+
 def test_a_recording_is_tracked_with_its_own_times(capsys) -> None:
     run(capsys, "record", SCENE, "--seconds", 1)
     lines = Path("synthetic.frames.csv").read_text().splitlines()

@@ -221,6 +221,15 @@ def test_export(capsys, walk: Path, form: str, name: str, said: str) -> None:
     assert Path(name).exists()
 
 
+def test_export_of_a_single_file(capsys, walk: Path, monkeypatch) -> None:
+    make = common.make_segmenter
+    monkeypatch.setattr(common, "make_segmenter", lambda *args: Bright(make(*args).pack))
+    Image.new("RGB", (64, 48), "white").save("a.png")
+    run(capsys, "track", "a.png")
+    said = run(capsys, "export", "a.jsonl", "--to", "silhouettes")
+    assert said == (0, "1 file -> a_silhouettes\n", "")
+
+
 def test_export_elsewhere(capsys, walk: Path) -> None:
     run(capsys, "track", walk)
     assert run(capsys, "export", "walk.jsonl", "--to", "csv", "--out", "a/b.csv")[0] == 0

@@ -32,15 +32,15 @@ def add_parser(verbs) -> None:
                         help="what evaluate --save wrote for its float parent")  # fmt: skip
     parser.add_argument("--max-drop", type=float, default=0.005,
                         help="accepted loss of mask or keypoint AP [%(default)s]")  # fmt: skip
-    parser.add_argument("--version", required=True)
-    parser.add_argument("--description", required=True)
-    parser.add_argument("--license", required=True)
+    parser.add_argument("--version", required=True, help="of this model, such as 1")
+    parser.add_argument("--description", required=True, help="one line that says what it finds")
+    parser.add_argument("--license", required=True, help="of the weights, such as Apache-2.0")
     parser.add_argument(
         "--credit", action="append", default=[], help="source to name; may be repeated"
     )
     parser.add_argument("--note", action="append", default=[], metavar="KEY=VALUE",
                         help="added to the training record; may be repeated")  # fmt: skip
-    parser.add_argument("--out", required=True, type=Path)
+    parser.add_argument("--out", required=True, type=Path, help="pack to write, .zip")
     parser.set_defaults(run=run)
 
 

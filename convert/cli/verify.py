@@ -23,7 +23,7 @@ def add_parser(verbs) -> None:
     """Declare the verb."""
     parser = formatted(verbs, "verify", "check that a pack is delegated and agrees with its float "
                        "parent", EXAMPLE)  # fmt: skip
-    parser.add_argument("pack", type=Path)
+    parser.add_argument("pack", type=Path, help="pack that quantize wrote")
     parser.add_argument("--float", type=Path, dest="parent", help="the float checkpoint")
     parser.add_argument("--images", type=Path, help="folder of photographs to compare on")
     parser.add_argument(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import errno
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -35,6 +36,14 @@ def fails(capsys: Capture, *arguments: object) -> str:
     assert len(lines) == 1
     assert lines[0].startswith("edgemask-convert: error: ")
     return lines[0]
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_option_is_explained(verb: str) -> None:
+    verbs = argparse.ArgumentParser().add_subparsers()
+    importlib.import_module(f"edgemask_convert.cli.{verb.replace('-', '_')}").add_parser(verbs)
+    silent = [action.dest for action in verbs.choices[verb]._actions if not action.help]
+    assert silent == []
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -84,4 +84,13 @@ def _print_nested(values: Mapping[str, Any], indent: str) -> None:
             print(f"{indent}{key}")
             _print_nested(value, indent + "  ")
         else:
-            print(f"{indent}{key}: {value}")
+            print(f"{indent}{key}: {_shown(value)}")
+
+
+def _shown(value: Any) -> str:
+    """Return a value of the manifest in words, not as Python writes it."""
+    if isinstance(value, Mapping):
+        return " ".join(f"{key} {_shown(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(_shown, value))
+    return "none" if value is None else str(value)

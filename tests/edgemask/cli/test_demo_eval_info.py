@@ -229,3 +229,4 @@ def test_info_of_every_bundled_pack(capsys, name):
     status, text, _ = run(capsys, "info", name)
     assert status == 0
     assert f"{name} " in text
+    assert not [sign for sign in ("[", "{", "None") if sign in text]  # Python's, not words

@@ -130,7 +130,9 @@ def assign_weights(
             raise CheckpointError(f"{path} has no weight {name}")
         if arrays[name].shape != tuple(weight.shape):
             raise CheckpointError(
-                f"{path}: {name} has shape {arrays[name].shape}, the network {tuple(weight.shape)}"
+                f"{path}: {name} has shape {arrays[name].shape}, the network "
+                f"{tuple(weight.shape)}: give the settings of [model] that these weights were "
+                "trained with"
             )
         weight.assign(arrays[name].astype(np.float32))
     return list(fresh)

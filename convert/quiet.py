@@ -28,8 +28,12 @@ def held_back() -> Iterator[None]:
 
 
 def import_tensorflow() -> None:
-    """Import it, and let it look for devices, which it also reports on."""
+    """Import it, and let it look for devices, which it also reports on; keep its warnings back.
+
+    They are about its own use by this program, such as graphs that it builds again.
+    """
     with contextlib.suppress(ImportError), held_back():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
+        tf.get_logger().setLevel("ERROR")

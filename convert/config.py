@@ -236,8 +236,8 @@ def _fill(cls: type, values: dict[str, Any], where: str) -> Any:
     for key, value in values.items():
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
-            raise ConfigError(f"unknown key {where}{key!r}{hint}")
+            hint = f"did you mean {where + near[0]!r}?" if near else f"known: {', '.join(known)}"
+            raise ConfigError(f"unknown key {where + key!r}; {hint}")
         default = getattr(cls(), key)
         if dataclasses.is_dataclass(default):
             if not isinstance(value, dict):

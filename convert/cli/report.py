@@ -100,7 +100,7 @@ def run(options: argparse.Namespace) -> int:
     for path in options.out:
         text = document.html() if path.suffix == ".html" else document.markdown()
         write_text(path, text)
-        print(f"{path}: {path.stat().st_size / 1e6:.2f} MB")
+        print(f"{path}: {path.stat().st_size / 1e3:,.0f} kB")
     return 0
 
 

@@ -66,10 +66,16 @@ def test_rounding_needs_the_relu6_of_our_own_networks() -> None:
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.learning_rte=1", "unknown key train.'learning_rte'; did you mean 'learning_rate'"),
-        ("train.zzz=1", "unknown key train.'zzz'; known: batch_size"),
+        (
+            "train.learning_rte=1",
+            "unknown key 'train.learning_rte'; did you mean 'train.learning_rate'",
+        ),
+        ("train.zzz=1", "unknown key 'train.zzz'; known: batch_size"),
         ("trian.epochs=1", "unknown key 'trian'; did you mean 'train'"),
-        ("model.backbone.alpah=1", "unknown key model.backbone.'alpah'; did you mean 'alpha'"),
+        (
+            "model.backbone.alpah=1",
+            "unknown key 'model.backbone.alpah'; did you mean 'model.backbone.alpha'",
+        ),
         ("train.batch_size=2.5", "train.batch_size must be int, found 2.5"),
         ("train.batch_size=true", "train.batch_size must be int, found True"),
         ("train.clip_norm=0", "train.clip_norm must be above 0"),

@@ -121,7 +121,7 @@ def test_settings_that_are_no_weights_can_be_changed(
     assert load_model(path)[0].config == tiny_config.model
     with pytest.raises(CheckpointError, match="has shape"):
         load_model(path, ["model.neck.channels=24"])
-    with pytest.raises(ConfigError, match="did you mean 'score_threshold'"):
+    with pytest.raises(ConfigError, match=r"did you mean 'model\.rpn\.score_threshold'"):
         load_model(path, ["model.rpn.score_treshold=0.15"])
 
 

@@ -91,7 +91,7 @@ def test_train_errors(coco: Coco, tmp_path: Path, capsys: Capture) -> None:
     coco.image(1)
     coco.add(1, [5, 5, 10, 10])
     coco.load()
-    assert "did you mean 'epochs'" in fails(capsys, *train, "--set", "train.epoch=1")
+    assert "did you mean 'train.epochs'" in fails(capsys, *train, "--set", "train.epoch=1")
     assert "cannot read config" in fails(capsys, *train, "--config", tmp_path / "none.toml")
     assert "class ids [9]" in fails(capsys, *train, "--set", "model.classes=[9]")
     assert not out.exists()

@@ -154,8 +154,8 @@ def test_what_is_measured_of_a_channel(tiny_model: Any) -> None:
     for group, layer in layers.items():
         values = output_of(tiny_model, layer)
         mean, variance = found[group]
-        np.testing.assert_allclose(mean, values.mean((0, 1, 2)), atol=1e-5)
-        np.testing.assert_allclose(variance, values.var((0, 1, 2)), atol=1e-5)
+        np.testing.assert_allclose(mean, values.mean((0, 1, 2)), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(variance, values.var((0, 1, 2)), rtol=1e-4, atol=1e-5)
 
 
 def test_no_image_to_measure_on(tiny_model: Any) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from edgemask.errors import OutputError, SourceError
+from edgemask.outputs import sync_folder
 
 __all__ = ["Access", "Verdict", "default_token_file", "is_loopback", "load_token"]
 
@@ -98,6 +99,7 @@ def _make_token(path: Path) -> str:
                 file.flush()
                 os.fsync(descriptor)
             os.replace(beside, path)
+            sync_folder(path.parent)  # it is shown only once, so it must not be lost
         finally:
             beside.unlink(missing_ok=True)
     except OSError as error:

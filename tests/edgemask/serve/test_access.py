@@ -218,6 +218,19 @@ def test_a_token_is_written_completely_or_not_at_all(
     assert load_token(tmp_path / "token") == (token, False)
 
 
+def test_a_power_cut_does_not_lose_a_token_that_was_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[bool] = []
+
+    def note(descriptor: int) -> None:
+        synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode))
+
+    monkeypatch.setattr(os, "fsync", note)
+    load_token(tmp_path / "token")
+    assert synced == [False, True]  # the file, then the folder that names it
+
+
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises((OutputError, SourceError), match="token file"):
